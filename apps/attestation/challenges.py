@@ -1,0 +1,81 @@
+"""Challenges: random values that evidence must be bound to, single use, for one run, attempt and purpose, in time."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+
+from apps.attestation.models import Challenge, Purpose
+from apps.core.clock import now
+from strongroom.evidence import Check, Outcome
+
+KEY_RELEASE_LIFETIME = timedelta(minutes=10)
+# From the machine's start to its result: fetching and opening, the program's own time, handing over.
+OVERHEAD = timedelta(hours=2)
+
+
+FAULTS = {
+    "unknown": "The challenge was not issued by this portal.",
+    "foreign": "The challenge was issued for another run, attempt or purpose.",
+    "spent": "The challenge has been used before.",
+    "expired": "The challenge has expired.",
+}
+
+
+def attempt_lifetime() -> timedelta:
+    """How long one attempt may take in all; its result challenge lives as long."""
+    return timedelta(seconds=settings.RUN_LIMITS["wall_seconds"]) + OVERHEAD
+
+
+def issue_challenges(*, run_id: UUID, attempt: int) -> tuple[str, str]:
+    """The challenges (key release, result) of an attempt, 43 characters each. Asked again, the same ones."""
+    lifetimes = {Purpose.KEY_RELEASE: KEY_RELEASE_LIFETIME, Purpose.RESULT: attempt_lifetime()}
+    values = []
+    with transaction.atomic():
+        for purpose, lifetime in lifetimes.items():
+            row, _ = Challenge.objects.get_or_create(
+                run=run_id,
+                attempt=attempt,
+                purpose=purpose,
+                defaults={"value": secrets.token_urlsafe(32), "expires_at": now() + lifetime},
+            )
+            values.append(row.value)
+    return values[0], values[1]
+
+
+def fault_of(*, run_id: UUID, attempt: int, purpose: str, value: str) -> str:
+    """Why `value` cannot be used for this attempt and purpose: "", unknown, foreign, spent or expired."""
+    row = Challenge.objects.filter(value=value).first()
+    if row is None:
+        return "unknown"
+    if (row.run, row.attempt, row.purpose) != (run_id, attempt, purpose):
+        return "foreign"
+    if row.spent_at is not None:
+        return "spent"
+    return "expired" if row.expires_at <= now() else ""
+
+
+def spend(*, run_id: UUID, attempt: int, purpose: str, value: str) -> bool:
+    """Use the challenge up. True for exactly one caller, in time; the row decides, not what was read before."""
+    moment = now()
+    return bool(
+        Challenge.objects.filter(
+            run=run_id,
+            attempt=attempt,
+            purpose=purpose,
+            value=value,
+            spent_at__isnull=True,
+            expires_at__gt=moment,
+        ).update(spent_at=moment)
+    )
+
+
+def challenge_check(fault: str) -> Check:
+    """The check of a challenge, from `fault_of`."""
+    if fault:
+        return Check("challenge", Outcome.FAIL, FAULTS[fault])
+    return Check("challenge", Outcome.PASS, "The challenge is this attempt's, in time and not used before.")

@@ -1,0 +1,34 @@
+"""What the API files of this app share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.permissions import SAFE_METHODS
+from rest_framework.request import Request
+
+from apps.accounts.authentication import HasScope
+
+
+class PublicRead(HasScope):
+    """Reading is open to everybody, without signing in; the rest as HasScope says."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if request.method in SAFE_METHODS and not (request.user and request.user.is_authenticated):
+            return True
+        return super().has_permission(request, view)
+
+
+class ErrorOut(serializers.Serializer[Any]):
+    """A refusal: a stable code, what happened, what to do next."""
+
+    code = serializers.CharField()
+    detail = serializers.CharField()
+    remedy = serializers.CharField()
+
+
+class ReasonIn(serializers.Serializer[Any]):
+    """Why."""
+
+    reason = serializers.CharField(max_length=2000)

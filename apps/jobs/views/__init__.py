@@ -1,0 +1,1 @@
+"""Pages about programs, runs and output checks: parse, call one action, redirect."""

@@ -1,0 +1,1 @@
+"""The demo: the story of one question, driven as its users would drive it, over HTTP alone."""

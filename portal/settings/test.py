@@ -1,0 +1,18 @@
+"""For the test suite: real PostgreSQL and a real broker from the environment, cheap password hashing."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("STRONGROOM_VAR", tempfile.mkdtemp(prefix="strongroom-test-"))
+
+from .base import *  # noqa: F403
+from .base import MIDDLEWARE, STORAGES, VAR
+
+SECRET_KEY = "tests-only-" + "x" * 40
+ALLOWED_HOSTS = ["*"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+KEY_DIRECTORY = Path(VAR) / "keys"
+AXES_ENABLED = True
+assert MIDDLEWARE

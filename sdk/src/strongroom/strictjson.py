@@ -1,0 +1,112 @@
+"""Reading JSON from strangers, and writing it so that everybody hashes the same bytes.
+
+Two parsers that disagree about one document are a way to be fooled (RFC 8259 section 4 leaves duplicate names
+open; RFC 8785 section 3.1 demands I-JSON). So a document is refused when it has a duplicate name, a number that
+is not exact in a double, a lone surrogate, a byte-order mark, too much depth or too many bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any, NoReturn
+
+import rfc8785
+
+from strongroom.errors import FormatError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_INTEGER = 2**53 - 1  # RFC 8785 section 3.2.2.3: larger ones are not exact in an IEEE 754 double
+
+
+def loads(data: bytes, *, max_bytes: int = MAX_BYTES, what: str = "The document") -> Any:
+    """Parse UTF-8 JSON strictly. `what` names the document in error messages. Raises FormatError."""
+    if len(data) > max_bytes:
+        raise FormatError(f"{what} is {len(data)} bytes long; at most {max_bytes} are read.")
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(
+            text,
+            object_pairs_hook=_pairs,
+            parse_constant=_refuse_constant,
+            parse_int=_integer,
+            parse_float=_float,
+        )
+        _walk(value)
+    except FormatError as error:
+        raise FormatError(f"{what} is not acceptable JSON: {error}") from None
+    except UnicodeError:
+        raise FormatError(f"{what} is not UTF-8 text.") from None
+    except (ValueError, RecursionError):
+        raise FormatError(f"{what} is not valid JSON.") from None
+    return value
+
+
+def canonical(value: Any) -> bytes:
+    """The bytes of `value` by RFC 8785 (JCS). Raises FormatError for what JSON cannot hold exactly."""
+    try:
+        _walk(value)
+        return rfc8785.dumps(value)
+    except FormatError as error:
+        raise FormatError(f"The value cannot be written as canonical JSON: {error}") from None
+    except (rfc8785.CanonicalizationError, UnicodeError, RecursionError) as error:
+        raise FormatError(f"The value cannot be written as canonical JSON: {error}") from None
+
+
+def loads_canonical(data: bytes, *, max_bytes: int = MAX_BYTES, what: str = "The document") -> Any:
+    """Like `loads`, and refuse any bytes but the canonical ones: then one document has one hash."""
+    value = loads(data, max_bytes=max_bytes, what=what)
+    if canonical(value) != data:
+        raise FormatError(f"{what} is not in canonical form (RFC 8785), so its hash would not be unique.")
+    return value
+
+
+def digest(value: Any) -> str:
+    """Hex SHA-256 of the canonical bytes of `value`."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise FormatError("a name appears twice in one object")
+        result[name] = value
+    return result
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise FormatError(f"{text} is not a JSON number")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 17 or abs(int(text)) > MAX_INTEGER:
+        raise FormatError("a whole number is outside the range that every reader holds exactly")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text) if len(text) <= 64 else math.inf
+    if not math.isfinite(value):
+        raise FormatError("a number is too large or too long")
+    return value
+
+
+def _walk(value: Any, depth: int = 0) -> None:
+    """Refuse deep nesting, lone surrogates (no UTF-8 form) and doubles that canonical JSON writes as wide integers."""
+    if isinstance(value, str):
+        value.encode("utf-8")
+    elif isinstance(value, float):
+        if MAX_INTEGER < abs(value) < 1e21:  # from 1e21 on RFC 8785 writes an exponent
+            raise FormatError("a whole number is outside the range that every reader holds exactly")
+    elif isinstance(value, list | tuple | dict):
+        if depth == MAX_DEPTH:
+            raise FormatError(f"it nests deeper than {MAX_DEPTH} levels")
+        if isinstance(value, dict):
+            for name in value:
+                _walk(name, depth + 1)
+            value = value.values()
+        for item in value:
+            _walk(item, depth + 1)

@@ -1,0 +1,45 @@
+"""Asking the environment for evidence. Here: the software attester, which protects nothing and says so.
+
+On a confidential machine the attester asks the hardware; the supervisor's steps are the same.
+"""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from strongroom.evidence import software
+from strongroom.signing import SigningKey
+
+
+class Attester(Protocol):
+    """Gives evidence bound to a nonce."""
+
+    type: str
+
+    def evidence(self, nonce: str) -> bytes:
+        """An evidence envelope (docs/reference/evidence.md) for `nonce`, 43 characters of base64url."""
+
+
+class SoftwareAttester:
+    """Signs a report with a key from a file. Anybody who can read the file can sign anything."""
+
+    type = "software"
+
+    def __init__(self, key_file: Path, *, image: str, instance: str) -> None:
+        self._key = SigningKey(key_file.read_bytes())
+        self._image, self._instance = image, instance
+        self._boot = datetime.now(UTC)
+
+    def evidence(self, nonce: str) -> bytes:
+        return software.make(
+            self._key,
+            nonce=nonce,
+            image=self._image,
+            host=socket.gethostname(),
+            instance=self._instance,
+            boot=self._boot,
+            now=datetime.now(UTC),
+        )

@@ -1,0 +1,272 @@
+"""The supervisor: one attempt at one run, from the one-time token to the signed result.
+
+It is the program inside the trusted environment that holds keys. It imports no portal code, takes every rule from the
+manifest, and lets nothing out but phases, exit classes, allow-listed exception types, hashes, and the sealed outputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tarfile
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from strongroom import contexts, seal, shapes, statement, strictjson
+from strongroom.errors import FormatError, SealError, StrongroomError
+from strongroom.evidence.software import NO_PROTECTION
+from strongroom.image import runner_image
+from strongroom.paths import distinct_files, safe_path
+from strongroom.signing import SigningKey
+from workers.runner import sandbox
+from workers.runner.attester import Attester, SoftwareAttester
+from workers.runner.client import Cancelled, Portal, Refused
+from workers.runner.exits import Exit, allowed_type
+from workers.runner.heart import Heart, note
+from workers.runner.inputs import InputRefused, fetch_inputs
+from workers.runner.program import ROOT, Layout, ProgramRefused, lay_out, run_program, view_of
+
+MAX_LOG = 1 << 20
+PROTECTION = {"software": NO_PROTECTION}
+
+
+def moment() -> str:
+    """The present time as the contexts write it: RFC 3339, UTC, seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def supervise(
+    *, url: str, token: str, base: Path, attester_key: Path, sandbox_proof: Path | None = None
+) -> int:
+    """Carry out one attempt. Returns 0 when the portal has accepted a result (of success or failure), else 1.
+
+    sandbox_proof: where the sandbox's self-test is remembered; None tests it anew.
+    """
+    portal = Portal(url)
+    heart = Heart(portal)
+    try:
+        claim = portal.claim(token)
+        note("claimed")
+        heart.start()
+        Attempt(portal, heart, claim, base, attester_key).carry_out(sandbox_proof)
+        return 0
+    except Cancelled:
+        portal.abandon("cancelled")
+    except Refused as refused:
+        portal.abandon(refused.code)
+    except (InputRefused, ProgramRefused) as refused:
+        portal.abandon(refused.code)
+    except SealError:
+        portal.abandon("seal_broken")
+    except sandbox.SandboxRefused as refused:
+        portal.abandon(f"sandbox_{refused.code}")
+    except StrongroomError as error:
+        portal.abandon("runner_error", type(error).__name__)
+    except (
+        Exception
+    ) as error:  # whatever it is, the portal must hear that nothing more will come, and nothing else
+        portal.abandon("runner_error", allowed_type(type(error).__name__))
+    finally:
+        heart.stop()
+        portal.close()
+        for part in ("inputs", "work", "outputs"):
+            shutil.rmtree(base / part, ignore_errors=True)
+    return 1
+
+
+class Attempt:
+    """The steps of one attempt, in the order of docs/explanation/way-of-a-run.md."""
+
+    def __init__(
+        self, portal: Portal, heart: Heart, claim: dict[str, Any], base: Path, attester_key: Path
+    ) -> None:
+        self.portal, self.heart, self.claim = portal, heart, claim
+        self.manifest: dict[str, Any] = claim["manifest"]
+        if hashlib.sha256(strictjson.canonical(self.manifest)).hexdigest() != claim["manifest_sha256"]:
+            raise InputRefused("manifest_differs")
+        self.layout = Layout(base)
+        self.signer = SigningKey.generate()
+        self.hpke = seal.generate_key_pair()
+        self.image = runner_image(ROOT)
+        self.attester: Attester = SoftwareAttester(attester_key, image=self.image, instance=base.name)
+        self.started = moment()
+        self.refusal = ""  # why the outputs were refused: a code, never a name
+
+    def carry_out(self, sandbox_proof: Path | None = None) -> None:
+        self.layout.make()
+        box = sandbox.proved(sandbox_proof) if sandbox_proof else sandbox.choose()
+        keys, e1 = self.obtain_keys()
+        inputs = fetch_inputs(self.portal, self.manifest, keys, self.layout.inputs, self.heart.at)
+        keys.clear()
+        program = self.manifest["program"]
+        content = b"" if program["kind"] == "builtin" else b"".join(self.portal.download("/program"))
+        if program["kind"] != "builtin" and hashlib.sha256(content).hexdigest() != program["sha256"]:
+            raise InputRefused("program_changed")
+        self.layout.work.chmod(0o700)
+        self.index(box)
+        lines = lay_out(program, content, self.layout)
+        # Said and answered before the program starts: a machine lost from here on is not tried again.
+        self.portal.phase("running", 0, int(self.manifest["limits"]["wall_seconds"]))
+        self.heart.at("running", 0, int(self.manifest["limits"]["wall_seconds"]))
+        ended = run_program(
+            self.manifest,
+            self.layout,
+            lines,
+            box=box,
+            on_tick=lambda tick: self._tick(tick.wall_seconds),
+            cancel=self.heart.cancelled.is_set,
+        )
+        if self.heart.cancelled.is_set():
+            raise Cancelled(self.heart.reason)
+        self.heart.at("checking")
+        outputs, ended = self.collect(ended)
+        shutil.rmtree(self.layout.inputs, ignore_errors=True)
+        self.deliver(inputs, outputs, ended, e1)
+
+    def _tick(self, seconds: float) -> None:
+        with suppress(Cancelled):  # the sandbox asks `cancel` itself
+            self.heart.at("running", int(seconds), int(self.manifest["limits"]["wall_seconds"]))
+
+    def obtain_keys(self) -> tuple[dict[str, bytes], str | None]:
+        """Send E1 bound to C1; open the data keys that come back. Returns keys by dataset, and E1's SHA-256."""
+        sealed = [entry for entry in self.manifest["inputs"] if entry["sealed"]]
+        if not sealed:
+            return {}, None
+        self.heart.at("attesting")
+        context = contexts.key_release_context(
+            run=self.manifest["run"],
+            portal=self.claim["portal"],
+            challenge=self.claim["challenge"],
+            manifest=self.claim["manifest_sha256"],
+            image=self.image,
+            inputs=[
+                {"dataset": e["dataset"], "version": e["version"], "ciphertext": e["sha256"]} for e in sealed
+            ],
+            approvals=self.manifest["approvals"],
+            sign_pub=self.signer.public,
+            hpke_pub=self.hpke.public,
+        )
+        nonce = contexts.n1(context)
+        evidence = self.attester.evidence(nonce)
+        keys = {}
+        for released in self.portal.keys(context, strictjson.loads(evidence)):
+            info = seal.info_run_key(self.manifest["run"], released["dataset"], released["version"], nonce)
+            keys[released["dataset"]] = seal.unwrap_key(
+                shapes.b64_decode(released["wrapped"], "wrapped"), self.hpke, info
+            )
+        return keys, hashlib.sha256(evidence).hexdigest()
+
+    def index(self, box: sandbox.Sandbox) -> None:
+        """Put the paths that the program will see into index.json."""
+        path = self.layout.inputs / "index.json"
+        view = view_of(self.layout, box)
+        entries = strictjson.loads(path.read_bytes())
+        for entry in entries.values():
+            entry["path"] = f"{view.inputs}/{entry.pop('file')}"
+        path.write_bytes(strictjson.canonical(entries))
+
+    def collect(self, ended: Exit) -> tuple[list[sandbox.OutputFile], Exit]:
+        """The output files of a program that succeeded; a failed program's leftovers leave only a rehearsal."""
+        if ended.exit_class != "succeeded" and not self.manifest["full_log"]:
+            return [], ended
+        try:
+            limits = self.manifest["limits"]
+            found = sandbox.collect_outputs(self.layout.outputs, max_bytes=int(limits["disk_bytes"]))
+            distinct_files(safe_path(output.path) for output in found)
+            return found, ended
+        except sandbox.OutputRefused as refused:
+            self.refusal = refused.code
+        except FormatError:  # a name that the statement and the package cannot carry
+            self.refusal = "unsafe_name"
+        return [], Exit("refused")
+
+    def deliver(
+        self, inputs: list[dict[str, Any]], outputs: list[sandbox.OutputFile], ended: Exit, e1: str | None
+    ) -> None:
+        """Seal and upload the outputs, sign the statement, attest the result (E2 bound to C2), and hand all in."""
+        self.heart.at("sealing")
+        sealed_path, sealed = self.seal_outputs(outputs)
+        self.heart.at("uploading", 0, sealed["size"])
+        with sealed_path.open("rb") as reader:
+            self.portal.upload(reader, sealed["size"])
+        files = [{"path": o.path, "sha256": o.sha256, "size": o.size} for o in outputs]
+        exit_record = {
+            "class": ended.exit_class,
+            "exception_type": ended.exception_type or None,
+            "line": ended.line,
+        }
+        stamp = moment()
+        envelope = statement.sign(
+            statement.run_statement(
+                files,
+                {
+                    "run": self.manifest["run"],
+                    "portal": self.claim["portal"],
+                    "project": self.manifest["project"],
+                    "kind": self.manifest["kind"],
+                    "manifest": self.claim["manifest_sha256"],
+                    "program": {"sha256": self.manifest["program"]["sha256"]},
+                    "inputs": inputs,
+                    "exit": exit_record,
+                    "started": self.started,
+                    "ended": stamp,
+                    "image": self.image,
+                    "backend": self.manifest["backend"],
+                    "evidence": self.attester.type,
+                    "protection": PROTECTION[self.attester.type],
+                },
+            ),
+            [self.signer],
+        )
+        context = contexts.result_context(
+            run=self.manifest["run"],
+            portal=self.claim["portal"],
+            challenge2=self.claim["challenge2"],
+            e1=e1,
+            manifest=self.claim["manifest_sha256"],
+            inputs=[{"dataset": i["dataset"], "plaintext": i["plaintext"]} for i in inputs],
+            outputs=files,
+            statement=statement.digest(envelope),
+            exit=exit_record,
+            started=self.started,
+            ended=stamp,
+            sign_pub=self.signer.public,
+        )
+        body: dict[str, Any] = {
+            "context": context,
+            "evidence": strictjson.loads(self.attester.evidence(contexts.n2(context))),
+            "statement": strictjson.loads(envelope),
+            "sealed": sealed,
+            "exit": {**ended.as_dict(), "refusal": self.refusal},
+        }
+        if self.manifest["full_log"] and self.layout.log.exists():
+            body["log"] = shapes.b64_encode(self.layout.log.read_bytes()[:MAX_LOG])
+        self.portal.result(body)
+
+    def seal_outputs(self, outputs: list[sandbox.OutputFile]) -> tuple[Path, dict[str, Any]]:
+        """One tar of the outputs, sealed to the egress key under a fresh data key."""
+        tar_path, sealed_path = self.layout.base / "outputs.tar", self.layout.base / "outputs.sealed"
+        with tarfile.open(tar_path, "x", format=tarfile.PAX_FORMAT) as tar:
+            for output in outputs:
+                info = tarfile.TarInfo(output.path)
+                info.size, info.mode = output.size, 0o600
+                with (self.layout.outputs / output.path).open("rb") as reader:
+                    tar.addfile(info, reader)
+        run = self.manifest["run"]
+        key = seal.generate_data_key()
+        with tar_path.open("rb") as source, sealed_path.open("xb") as target:
+            result = seal.seal_stream(source, target, key, seal.aad_outputs(run))
+        tar_path.unlink()
+        egress = seal.PublicKey.from_json(self.manifest["egress"], "The egress key")
+        wrapped = seal.wrap_key(key, egress, seal.info_egress_key(run))
+        return sealed_path, {
+            "wrapped_key": {
+                "suite": egress.suite,
+                "recipient": egress.id,
+                "data": shapes.b64_encode(wrapped),
+            },
+            "sha256": result.ciphertext_sha256,
+            "size": result.ciphertext_size,
+        }
