@@ -39,23 +39,28 @@ def render(request: AccessRequest, version: DatasetVersion | None, *, starts_on:
    From {starts_on} to {ends_on}, both included.
 
 5. How the data may be used
-   Only by members of the project, only for its purpose, and only by programs that the custodian has approved.
-   Programs run in the custodian's permitted environment, as its release policy for the data demands of the evidence.
-   Nobody receives the data themselves. Stand-in data may be downloaded by the project's members for this project only.
+   Only by members of the project, only for its purpose, and only by programs that the
+   custodian has approved.
+   Programs run in the custodian's permitted environment, as its release policy for the data
+   demands of the evidence.
+   Nobody receives the data themselves. Stand-in data may be downloaded by the project's
+   members for this project only.
 
 6. Outputs
    Outputs leave only after two output checkers, in no relation to the project, approved them.
 
 7. Duties of the user organisation
-   It does not try to identify anybody, does not link the data with others beyond the purpose, does not pass on
-   stand-in data, reports any incident to the custodian within one working day, and names the custodian in publications.
+   It does not try to identify anybody, does not link the data with others beyond the
+   purpose, does not pass on stand-in data, reports any incident to the custodian within one
+   working day, and names the custodian in publications.
 
 8. Stopping
-   The custodian may suspend or end the use at any time. Runs under way are then stopped and no key is released.
+   The custodian may suspend or end the use at any time. Runs under way are then stopped and
+   no key is released.
 
 9. Audit
-   Every decision, key release and release of outputs is entered in the portal's append-only log. Both sides may have
-   it verified.
+   Every decision, key release and release of outputs is entered in the portal's append-only
+   log. Both sides may have it verified.
 
 10. Conditions of the custodian
    {conditions}

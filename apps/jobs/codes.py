@@ -22,7 +22,7 @@ _OPERATOR = "Tell the operator of this portal: this is not a fault of the progra
 
 CODES: dict[str, Code] = {
     # Before a machine exists.
-    "created": Code("The run was recorded and waits to be looked at."),
+    "created": Code("The run is recorded. Its turn comes in a moment."),
     "waits_for_conditions": Code(
         "The run waits until every condition listed is met.",
         "See the list of conditions and whose move each is.",

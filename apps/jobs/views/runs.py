@@ -74,7 +74,7 @@ def progress(request: HttpRequest, pk: UUID) -> HttpResponse:
     response = render(
         request,
         "jobs/_progress.html",
-        {"run": run, "standing": standing, "phases": queries.PHASES, "live": True},
+        {"run": run, "standing": standing, "phases": queries.PHASES, "lifecycle": RUN, "live": True},
     )
     if standing.settled:
         response["HX-Trigger-After-Settle"] = "run-settled"
