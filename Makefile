@@ -26,10 +26,10 @@ run: setup ## Start everything with the data of last time, without the story
 	@$(PY) -m infra.embedded up
 
 test: setup-dev ## The whole test suite, the browser journey included (ARGS="-k word" to choose)
-	@$(PY) -m pytest -n $(PYTEST_WORKERS) $(ARGS)
+	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(ARGS)
 
 test-quick: setup-dev ## Tests without the slow and the browser ones
-	@$(PY) -m pytest -n $(PYTEST_WORKERS) -m "not slow and not browser" $(ARGS)
+	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile -m "not slow and not browser" $(ARGS)
 
 lint: setup-dev ## Style, types, direction of imports, missing migrations
 	@$(PY) -m ruff check .

@@ -31,3 +31,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: services.__exit__(None, None, None))
     os.environ["DATABASE_URL"] = services.database_url
     os.environ["REDIS_URL"] = services.redis_url
+    _point_django_at(services.database_url, services.redis_url)
+
+
+def _point_django_at(database_url: str, redis_url: str) -> None:
+    """pytest-django may have read the settings already, with no services to name: tell them where the services are.
+
+    Processes of pytest-xdist are started later and read the addresses from the environment.
+    """
+    import dj_database_url
+    from django.conf import settings
+
+    settings.DATABASES["default"].update(dj_database_url.parse(database_url))
+    settings.CACHES["default"]["LOCATION"] = redis_url
+    settings.REDIS_URL = settings.CELERY_BROKER_URL = redis_url

@@ -55,9 +55,11 @@ def idle_share(seconds: float = 3.0) -> float:
 
 def wait_for_quiet(minutes: float) -> None:
     """Return when the machine is nearly idle, or when the time is over: then the figures are of a busy machine."""
-    until = time.monotonic() + minutes * 60
-    while time.monotonic() < until and (share := idle_share()) < QUIET:
-        _say(f"    waiting: only {share:.0%} of the processors is idle")
+    until, said = time.monotonic() + minutes * 60, False
+    while time.monotonic() < until and idle_share() < QUIET:
+        if not said:
+            _say(f"    waiting up to {minutes:.0f} minutes for a quiet machine")
+            said = True
 
 
 def measure(part: str, *, small: bool, say: Callable[[str], None]) -> list[Row]:

@@ -79,7 +79,7 @@ def addresses(world: World) -> dict[str, tuple[str, Any]]:
     """The main pages: title -> (address, who looks; None for a visitor)."""
     return {
         "catalogue": ("/datasets", None),
-        "catalogue search": ("/datasets?q=diabetes+london&personal=no", None),
+        "catalogue search": ("/datasets?q=diabetes&personal=no", None),
         "catalogue, far page": ("/datasets?page=40", None),
         "dataset": (f"/datasets/{world.dataset.slug}", None),
         "home, researcher": ("/home", world.researcher),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -106,6 +107,23 @@ def test_a_worker_that_died_in_the_middle(done):
     Outbox.objects.update(due_at=now())
     outbox.drain(soon())
     assert done == ["a"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_long_work_keeps_its_lease(monkeypatch, done):
+    """While one worker is at it, longer than a lease, no other takes it; and it is ticked off afterwards."""
+    others = []
+
+    def handler(key):
+        for _ in range(6):
+            time.sleep(0.5)
+            others.append(outbox.claim())
+
+    monkeypatch.setattr(outbox, "LEASE", timedelta(seconds=2))
+    monkeypatch.setitem(topics.TOPICS, "note", handler)
+    ask("a")
+    assert outbox.work(outbox.claim()) and others == [None] * 6
+    assert not Outbox.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)
