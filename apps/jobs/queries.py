@@ -31,6 +31,8 @@ PHASES = (
 )  # fmt: skip
 PREVIEW_BYTES = 256 * 1024
 ROWS_A_PAGE = 50
+# The csv module's own limit is the process's, and others may have changed it.
+LONGEST_CELL = 128 << 10  # characters
 LONGEST_LINE = 1 << 20
 
 
@@ -292,6 +294,8 @@ def _table(output: Output, page: int) -> Preview:
         try:
             head = [cell[:500] for cell in next(reader, [])[:200]]
             for count, row in enumerate(reader, start=1):
+                if any(len(cell) > LONGEST_CELL for cell in row):
+                    raise csv.Error("cell too long")
                 if first < count <= first + ROWS_A_PAGE:
                     cells = [cell[:500] for cell in row[: len(head)]]
                     rows.append(cells + [""] * (len(head) - len(cells)))

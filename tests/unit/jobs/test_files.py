@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import uuid
+from collections.abc import Iterator
 
 import pytest
 
@@ -35,6 +37,21 @@ FILES: dict[str, tuple[bytes, str]] = {
 @pytest.fixture(scope="module")
 def _files(_world: World) -> OutputRelease:
     return _world.outputs({name: content for name, (content, _) in FILES.items()})
+
+
+@pytest.fixture(params=[128 << 10, 1 << 20], ids=["own-limit", "another-reader's-limit"])
+def _field_limit(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The csv module has one limit for the whole process, so what is shown must not hang on it."""
+    before = csv.field_size_limit(request.param)
+    yield
+    csv.field_size_limit(before)
+
+
+@pytest.mark.usefixtures("_field_limit")
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".csv")])
+def test_a_table_under_review_whatever_the_limit(w: World, _files: OutputRelease, name: str) -> None:
+    output = _files.run.outputs.get(path=name)
+    assert FILES[name][1] in page(w.checkers[0], f"/checks/{_files.pk}/files/{output.pk}")
 
 
 @pytest.mark.parametrize("name", FILES)
