@@ -1,4 +1,12 @@
-"""(d) How many results can be verified in a second, in one thread: statement and evidence, and a whole package.
+"""(d) How many results can be verified in a second, in one thread: statement and evidence, whole packages, each evidence.
+
+Each type of hardware evidence has a module evidence_*.py beside this one, named in `EVIDENCE`, with a function
+
+    measure(*, small, say) -> list[Row]
+
+that makes evidence of its type under an authority of its own (tests/unit/strongroom/evidence/authority_*.py), takes the
+`rate` of `strongroom.evidence.verify` over it and, in the same run and in turns, that of the bare signatures which vouch
+for it: nothing but `key.verify(...)`, with keys loaded. The row is `judged` by the ratio of the two; the aim is 2.
 
 One verification of statement and evidence is what a verifier does for one result: parse and hash the result context,
 check the statement's signature and form, and appraise the evidence against a policy, bound to that context.
@@ -6,6 +14,7 @@ check the statement's signature and form, and appraise the evidence against a po
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +26,8 @@ from strongroom.evidence import Policy
 from strongroom.package import verify_package
 from tests.bench.table import Row
 from tests.unit.strongroom import factory
+
+EVIDENCE = ("evidence_snp", "evidence_tokens", "evidence_tdx", "evidence_cvm")
 
 
 def measure(*, small: bool, say: Callable[[str], None]) -> list[Row]:
@@ -48,10 +59,13 @@ def measure(*, small: bool, say: Callable[[str], None]) -> list[Row]:
 
         seconds = 0.1 if small else 3.0
         one, whole = rate(statement_and_evidence, seconds), rate(package, seconds)
-    return [
+    rows = [
         Row("d", "statement + evidence verifications", f"{one:,.0f} a second"),
         Row("d", "whole packages (evidence twice, log proof, every byte)", f"{whole:,.0f} a second"),
     ]
+    for name in EVIDENCE:
+        rows += importlib.import_module(f"tests.bench.{name}").measure(small=small, say=say)
+    return rows
 
 
 def rate(act: Callable[[], None], seconds: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,3 +75,21 @@ def test_never_another_exception(data: bytes) -> None:
         strictjson.loads(data)
     except FormatError:
         pass
+
+
+@given(json_values)
+def test_the_quick_way_writes_what_the_reference_writes(value: Any) -> None:
+    assert strictjson.canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"\ue000": 1, "\U0001f600": 2},  # sorts one way by code point, the other way by UTF-16 unit
+        {"a": "".join(map(chr, range(0x80))) + "\u2028\x7f\U0001f600", "B": [True, None, -1, {"": {}}]},
+        {"half": 0.5, "big": 1e30, "minus": -0.0},
+        [2**53 - 1, -(2**53) + 1],
+    ],
+)
+def test_the_quick_way_at_the_odd_spots(value: Any) -> None:
+    assert strictjson.canonical(value) == rfc8785.dumps(value)

@@ -12,6 +12,7 @@ import click
 from strongroom import strictjson, translog
 from strongroom.client import Client, Credentials, NotSignedIn
 from strongroom.errors import FormatError, LogError
+from strongroom.evidence import trust as anchors
 from strongroom.evidence.model import Checks, Outcome
 from strongroom.package import PortalKeys, verify_package
 
@@ -25,14 +26,20 @@ MARKS = {Outcome.PASS: "pass", Outcome.FAIL: "FAIL", Outcome.NOT_AVAILABLE: "n/a
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="portal.json of the portal that you trust. Default: the keys kept at login.",
 )
+@click.option(
+    "--trust",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Directory with trust anchors of your own, in place of the shipped ones.",
+)
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def verify(package: Path, keys: Path | None, as_json: bool) -> None:
+def verify(package: Path, keys: Path | None, folder: Path | None, as_json: bool) -> None:
     """Check an output PACKAGE offline: who ran what on which data, and whether a byte was changed.
 
     Exit status 0 if every check that could be made passed, else 1.
     """
     trust, source = _trusted(keys)
-    report = verify_package(package, trust=trust)
+    report = verify_package(package, trust=trust, anchors=None if folder is None else anchors_in(folder))
     if as_json:
         click.echo(json.dumps(report.to_json()))
     else:
@@ -66,6 +73,14 @@ def _trusted(keys: Path | None) -> tuple[PortalKeys | None, str]:
     if credentials.keys is None:
         return None, "taken from the package itself (no keys were kept at login)"
     return PortalKeys.parse(credentials.keys), f"as kept when you signed in to {credentials.portal}"
+
+
+def anchors_in(folder: Path) -> tuple[anchors.Anchor, ...]:
+    """The trust anchors of a directory. Raises BadParameter, saying what is wrong with it."""
+    try:
+        return anchors.read(folder)
+    except FormatError as error:
+        raise click.BadParameter(str(error), param_hint="--trust") from None
 
 
 @click.group()

@@ -7,19 +7,21 @@ fail or not available, with a sentence; and a tier. It never raises for anything
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable
 from datetime import datetime
 
 from strongroom.errors import FormatError
 from strongroom.evidence import envelope as _envelope
-from strongroom.evidence import software
 from strongroom.evidence.envelope import TYPES, Envelope
-from strongroom.evidence.model import Appraisal, Check, Checks, Outcome, Tier
-from strongroom.evidence.policy import Policy, Trust
+from strongroom.evidence.model import Appraisal, Check, Checks, Outcome, Tier, combined
+from strongroom.evidence.policy import Policy, strictest
+from strongroom.evidence.trust import Anchor, Trust
 
 __all__ = [
     "SUPPORTED",
     "TYPES",
+    "Anchor",
     "Appraisal",
     "Check",
     "Checks",
@@ -27,13 +29,30 @@ __all__ = [
     "Policy",
     "Tier",
     "Trust",
+    "combined",
     "digest",
+    "strictest",
     "verify",
 ]
 
 _Verifier = Callable[..., Appraisal]
-_VERIFIERS: dict[str, _Verifier] = {software.TYPE: software.verify}
-SUPPORTED = tuple(_VERIFIERS)
+# Loaded when evidence of the type is met: a command line that only looks at software evidence starts quickly.
+_MODULES = {
+    "software": "software",
+    "gcp-confidential-space": "gcp",
+    "azure-maa": "maa",
+    "snp": "snp",
+    "tdx": "tdx",
+    "azure-aci": "azure_aci",
+    "azure-cvm": "azure_cvm",
+}
+SUPPORTED = tuple(_MODULES)
+
+
+def _verifier(type_: str) -> _Verifier:
+    module = importlib.import_module(f"strongroom.evidence.{_MODULES[type_]}")
+    found: _Verifier = module.verify
+    return found
 
 
 def digest(envelope: bytes) -> str:
@@ -42,13 +61,14 @@ def digest(envelope: bytes) -> str:
 
 
 def verify(
-    envelope: bytes, policy: Policy, *, now: datetime, expected_nonce: str | None, trust: Trust
+    envelope: bytes, policy: Policy, *, now: datetime, expected_nonce: str | bytes | None, trust: Trust
 ) -> Appraisal:
     """Appraise evidence.
 
     `envelope`: the exact bytes. `now`: the aware time to judge freshness at; for old evidence, the time at which it
     was received, from a source that is itself verified. `expected_nonce`: n1 or n2 of the context that the evidence
-    must be bound to; None leaves the binding unchecked, and the appraisal says so. `trust`: keys of the verifier.
+    must be bound to, or, as bytes, the literal content of the field that binds (foreign evidence); None leaves the
+    binding unchecked, and the appraisal says so. `trust`: keys of the verifier.
     Raises FormatError only for a `now` without a time zone.
     """
     if now.tzinfo is None:
@@ -60,13 +80,13 @@ def verify(
     refusal = _refuse_type(parsed, policy)
     if refusal is not None:
         return refusal
-    appraisal = _VERIFIERS[parsed.type](parsed, policy, now=now, expected_nonce=expected_nonce, trust=trust)
+    appraisal = _verifier(parsed.type)(parsed, policy, now=now, expected_nonce=expected_nonce, trust=trust)
     accepted = Check("type", Outcome.PASS, f"The policy accepts evidence of type {parsed.type}.")
     return Appraisal(appraisal.type, appraisal.tier, (accepted, *appraisal.checks), appraisal.claims)
 
 
 def _refuse_type(parsed: Envelope, policy: Policy) -> Appraisal | None:
-    if parsed.type not in _VERIFIERS:
+    if parsed.type not in _MODULES:
         return _refused(
             parsed.type,
             "type",

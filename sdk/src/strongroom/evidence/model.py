@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -68,6 +68,16 @@ def acceptable(checks: Iterable[Check]) -> bool:
     return bool(outcomes) and Outcome.FAIL not in outcomes
 
 
+def hardware_tier(checks: Iterable[Check], *, required: Collection[str]) -> Tier:
+    """The tier of hardware evidence: a fail contraindicates; a `required` check that is absent or not available warns."""
+    items = list(checks)
+    if not acceptable(items):
+        return Tier.CONTRAINDICATED
+    passed = {check.id for check in items if check.outcome is Outcome.PASS}
+    open_ = {check.id for check in items if check.outcome is Outcome.NOT_AVAILABLE}
+    return Tier.AFFIRMING if set(required) <= passed - open_ else Tier.WARNING
+
+
 @dataclass(frozen=True, slots=True)
 class Appraisal:
     """The result of verifying one piece of evidence.
@@ -93,3 +103,25 @@ class Appraisal:
             "checks": [check.to_json() for check in self.checks],
             "claims": self.claims,
         }
+
+
+_RANK = {Outcome.NOT_AVAILABLE: 0, Outcome.PASS: 1, Outcome.FAIL: 2}
+_TIERS = (Tier.CONTRAINDICATED, Tier.NONE, Tier.WARNING, Tier.AFFIRMING)  # worst first
+
+
+def combined(appraisals: Sequence[Appraisal]) -> Appraisal:
+    """One appraisal of one piece of evidence under several policies: the worst tier, each check at its strictest.
+
+    A check that one policy does not ask for (not available) and another one does takes the other's answer.
+    """
+    worst: dict[tuple[str, int], Check] = {}
+    for appraisal in appraisals:
+        times: dict[str, int] = {}
+        for check in appraisal.checks:
+            key = (check.id, times.setdefault(check.id, 0))
+            times[check.id] += 1
+            if key not in worst or _RANK[check.outcome] > _RANK[worst[key].outcome]:
+                worst[key] = check
+    first = max(appraisals, key=lambda a: len(a.claims))
+    tier = min((a.tier for a in appraisals), key=_TIERS.index)
+    return Appraisal(first.type, tier, tuple(worst.values()), first.claims)

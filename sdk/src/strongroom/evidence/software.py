@@ -19,7 +19,8 @@ from strongroom.errors import FormatError
 from strongroom.evidence import envelope as envelopes
 from strongroom.evidence.envelope import Envelope
 from strongroom.evidence.model import Appraisal, Checks, Tier
-from strongroom.evidence.policy import Policy, Trust
+from strongroom.evidence.policy import Policy
+from strongroom.evidence.trust import Trust
 from strongroom.signing import SigningKey
 
 TYPE = "software"
@@ -71,7 +72,7 @@ def make(
 
 
 def verify(
-    envelope: Envelope, policy: Policy, *, now: datetime, expected_nonce: str | None, trust: Trust
+    envelope: Envelope, policy: Policy, *, now: datetime, expected_nonce: str | bytes | None, trust: Trust
 ) -> Appraisal:
     """Appraise a parsed envelope of this type. Never raises for anything in the envelope."""
     checks = Checks()
@@ -123,7 +124,7 @@ def _check_report(
     report: dict[str, Any],
     policy: Policy,
     now: datetime,
-    expected_nonce: str | None,
+    expected_nonce: str | bytes | None,
 ) -> None:
     if expected_nonce is None:
         checks.not_available(
