@@ -11,19 +11,11 @@ from django.db import transaction
 
 from apps.attestation.models import Challenge, Purpose
 from apps.core.clock import now
-from strongroom.evidence import Check, Outcome
+from strongroom.broker.release import challenge_check
 
 KEY_RELEASE_LIFETIME = timedelta(minutes=10)
 # From the machine's start to its result: fetching and opening, the program's own time, handing over.
 OVERHEAD = timedelta(hours=2)
-
-
-FAULTS = {
-    "unknown": "The challenge was not issued by this portal.",
-    "foreign": "The challenge was issued for another run, attempt or purpose.",
-    "spent": "The challenge has been used before.",
-    "expired": "The challenge has expired.",
-}
 
 
 def attempt_lifetime() -> timedelta:
@@ -74,8 +66,4 @@ def spend(*, run_id: UUID, attempt: int, purpose: str, value: str) -> bool:
     )
 
 
-def challenge_check(fault: str) -> Check:
-    """The check of a challenge, from `fault_of`."""
-    if fault:
-        return Check("challenge", Outcome.FAIL, FAULTS[fault])
-    return Check("challenge", Outcome.PASS, "The challenge is this attempt's, in time and not used before.")
+__all__ = ["attempt_lifetime", "challenge_check", "fault_of", "issue_challenges", "spend"]

@@ -54,6 +54,8 @@ class Evidence(UUIDModel):
     attempt = models.PositiveIntegerField()
     purpose = models.CharField(max_length=20, choices=Purpose.choices)
     type = models.CharField(max_length=40)
+    # Whose key broker it was shown to: "" this portal's, else the id of a custodian's.
+    broker = models.CharField(max_length=200, blank=True, default="")
     envelope = models.BinaryField()
     sha256 = models.CharField(max_length=64)
     context = models.JSONField()
@@ -66,7 +68,7 @@ class Evidence(UUIDModel):
         verbose_name_plural = "evidence"
         constraints = [
             models.UniqueConstraint(
-                fields=["run", "attempt", "purpose"],
+                fields=["run", "attempt", "purpose", "broker"],
                 condition=models.Q(accepted=True),
                 name="one_accepted_evidence",
             ),

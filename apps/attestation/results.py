@@ -26,7 +26,7 @@ class ResultAppraisal:
     context: dict[str, Any]
     envelope: bytes
     statement_sha256: str
-    verdict: appraisals.Verdict
+    verdict: appraisals.Decision
     at: str
 
     @property
@@ -61,17 +61,21 @@ def appraise_result(
     fault = challenges.fault_of(
         run_id=run_id, attempt=attempt, purpose=Purpose.RESULT, value=said["challenge2"]
     )
-    first = Evidence.objects.filter(
-        run=run_id, attempt=attempt, purpose=Purpose.KEY_RELEASE, accepted=True
-    ).first()
+    shown = {
+        row.broker: row
+        for row in Evidence.objects.filter(
+            run=run_id, attempt=attempt, purpose=Purpose.KEY_RELEASE, accepted=True
+        )
+    }
+    asked = {version.dataset.key_broker for version in versions} if sealed_inputs else set()
     binding = [
         challenges.challenge_check(fault),
         appraisals.members_equal("context", said, expected_context, "The result context"),
-        *_link(said, first, sealed_inputs),
+        *_link(said, shown, asked),
         *_statement(said, statement_bytes, expected_predicate),
     ]
-    claims = first.appraisal["appraisal"]["claims"] if first is not None else None
-    verdict = appraisals.judge(
+    claims = next((shown[b].appraisal["appraisal"]["claims"] for b in sorted(shown)), None)
+    verdict = appraisals.judge_result(
         envelope=envelope,
         versions=versions,
         nonce=nonce,
@@ -79,6 +83,7 @@ def appraise_result(
         binding=binding,
         same_as=claims,
         image=image,
+        manifest=said["manifest"],
     )
     return ResultAppraisal(
         run_id,
@@ -91,30 +96,43 @@ def appraise_result(
     )
 
 
-def _link(said: dict[str, Any], first: Evidence | None, sealed_inputs: bool) -> list[Check]:
-    """E2's context must name E1, and the key that E1 attested must be the one that signs."""
-    if not sealed_inputs:
-        return [
-            appraisals.equal(
-                "first-evidence", said["e1"], None, "no first evidence, as the run needed no keys"
-            )
-        ]
-    if first is None:
+def _link(said: dict[str, Any], shown: Mapping[str, Evidence], asked: set[str]) -> list[Check]:
+    """E2's context must name each E1, by the broker it was shown to, and the key that each attested must sign.
+
+    shown: accepted evidence by broker ("" this portal's own). asked: the brokers that hold keys of the run's inputs.
+    """
+    if missing := asked - set(shown):
+        whose = ", ".join(sorted(missing)) or "this portal's key broker"
         return [
             Check(
                 "first-evidence",
                 Outcome.FAIL,
-                "No keys were released to this attempt, so it can have no result.",
+                f"No keys were released to this attempt by {whose}, so it can have no result.",
             )
         ]
-    return [
-        appraisals.equal(
-            "first-evidence", said["e1"], first.sha256, "the evidence for which the keys were released"
-        ),
-        appraisals.equal(
-            "signing-key", said["sign_pub"], first.context["sign_pub"], "the signing key attested before"
-        ),
-    ]
+    first = shown.get("")
+    what = (
+        "the evidence for which the keys were released"
+        if asked
+        else "no first evidence, as the run needed no keys"
+    )
+    checks = [appraisals.equal("first-evidence", said["e1"], first.sha256 if first else None, what)]
+    others = [{"broker": b, "e1": shown[b].sha256} for b in sorted(shown) if b]
+    if others or "brokers" in said:
+        checks.append(
+            appraisals.equal(
+                "broker-evidence",
+                said.get("brokers", []),
+                others,
+                "the evidence shown to each custodian's key broker",
+            )
+        )
+    if shown:
+        signers = {row.context["sign_pub"] for row in shown.values()}
+        checks.append(
+            appraisals.equal("signing-key", {said["sign_pub"]}, signers, "the signing key attested before")
+        )
+    return checks
 
 
 def _statement(said: dict[str, Any], envelope: bytes, expected: Mapping[str, Any]) -> list[Check]:

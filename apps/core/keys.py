@@ -3,17 +3,25 @@
 Names in use: `log` and `verdict` and `software-attester` (Ed25519 signing keys), `broker` and `egress` (X25519, HPKE).
 The software attester's key stands for a machine's hardware key and protects nothing; it exists so that the embedded
 stack walks every step that real evidence walks.
+
+The key broker's keys lie in a key store of their own (`key_store`): a local file, or closed by a cloud's key service.
+The file `broker.key` is the first X25519 key of a local store; the store takes it in when it is made.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from django.conf import settings
+
+from strongroom.broker.stores import KeyStore, KeyStoreError, protector
+from strongroom.seal.keys import X25519, PrivateKey, PublicKey
 
 SIGNING = ("log", "verdict", "software-attester")
 HPKE = ("broker", "egress")
@@ -62,3 +70,45 @@ def hpke_key(name: str) -> X25519PrivateKey:
     if name not in HPKE:
         raise ValueError(f"{name!r} is not an HPKE key")
     return X25519PrivateKey.from_private_bytes(_raw(str(key_file(name))))
+
+
+def key_store() -> KeyStore:
+    """The store of this portal's own key broker, made on first use (docs/reference/settings.md, "Key stores").
+
+    Raises KeyStoreError: it cannot be reached, opened or understood.
+    """
+    kind = setting("KEY_STORE", "local")
+    options = setting("KEY_STORE_OPTIONS", "{}")
+    path = setting("KEY_STORE_FILE", "") or str(Path(settings.KEY_DIRECTORY) / "broker.json")
+    return _key_store(kind, options if isinstance(options, str) else json.dumps(options), path)
+
+
+def broker_public(suite: str = X25519) -> PublicKey:
+    """The key of this portal's broker to seal to. X25519 is what browsers can do; the command line takes the hybrid."""
+    return key_store().current(suite)
+
+
+@lru_cache(maxsize=4)
+def _key_store(kind: str, options: str, path: str) -> KeyStore:
+    try:
+        parsed = json.loads(options)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise KeyStoreError("refused", "STRONGROOM_KEY_STORE_OPTIONS must be a JSON object.")
+    closes = protector(kind, parsed)
+    if not Path(path).exists():
+        adopt = []
+        if kind == "local" or (Path(settings.KEY_DIRECTORY) / "broker.key").exists():
+            adopt = [PrivateKey(X25519, hpke_key("broker").private_bytes_raw())]
+        try:
+            return KeyStore.create(path, closes, adopt=adopt)
+        except KeyStoreError as error:
+            if error.code != "exists":  # another process was first
+                raise
+    return KeyStore.open(path, closes)
+
+
+def setting(name: str, default: Any) -> Any:
+    """A Django setting, else the environment variable STRONGROOM_<name>, else the default."""
+    return getattr(settings, name, None) or os.environ.get(f"STRONGROOM_{name}") or default

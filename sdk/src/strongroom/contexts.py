@@ -5,7 +5,8 @@
 
 Both labels and the `purpose` member differ, so evidence made for one can never stand for the other. C2 names E1
 by hash, the same run and the same signing key: together they say that the instance that got the keys is the one
-that produced the files. JSON is canonical by RFC 8785; digests are lower-case hex SHA-256; times are RFC 3339 UTC.
+that produced the files. A custodian who runs a key broker of their own is asked with a C1 of its own, which names that
+broker, carries its challenge and only its inputs; C2 then lists the evidence shown to each. JSON is canonical by RFC 8785; digests are lower-case hex SHA-256; times are RFC 3339 UTC.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ RESULT = "result"
 EXIT_CLASSES = ("succeeded", "failed", "timed_out", "out_of_memory", "disk_full", "cancelled", "refused")
 MAX_INPUTS = 100
 MAX_OUTPUTS = 1000
+MAX_BROKERS = 20
 
 portal_id = shapes.text(200)
+broker_id = shapes.text(200)
 sign_public = shapes.b64(32)
 
 
@@ -57,6 +60,18 @@ def output_list(value: Any, where: str) -> list[dict[str, Any]]:
     return outputs
 
 
+def broker_list(value: Any, where: str) -> list[dict[str, Any]]:
+    """[{"broker", "e1"}]: which evidence was shown to which custodian's broker; sorted by broker, each once."""
+    shape = {"broker": broker_id, "e1": shapes.sha256}
+    found: list[dict[str, Any]] = shapes.list_of(
+        lambda item, at: shapes.fields(item, at, shape), MAX_BROKERS
+    )(value, where)
+    names = [item["broker"] for item in found]
+    if not found or names != sorted(set(names)):
+        raise FormatError(f"{where} must hold at least one entry, sorted by broker, each broker once.")
+    return found
+
+
 def _inputs(**members: shapes.Checker) -> shapes.Checker:
     shape = {"dataset": shapes.uuid_text, **members}
     return shapes.list_of(lambda item, at: shapes.fields(item, at, shape), MAX_INPUTS)
@@ -75,6 +90,8 @@ _C1: dict[str, shapes.Checker] = {
     "sign_pub": sign_public,
     "hpke_pub": hpke_public,
 }
+# Of a custodian's own key broker; without it C1 is for the portal's.
+_C1_MORE: dict[str, shapes.Checker] = {"broker": broker_id}
 
 _C2: dict[str, shapes.Checker] = {
     "v": shapes.exactly(1),
@@ -92,6 +109,7 @@ _C2: dict[str, shapes.Checker] = {
     "ended": shapes.time_text,
     "sign_pub": sign_public,
 }
+_C2_MORE: dict[str, shapes.Checker] = {"brokers": broker_list}
 
 
 def key_release_context(
@@ -105,10 +123,15 @@ def key_release_context(
     approvals: str,
     sign_pub: bytes,
     hpke_pub: PublicKey,
+    broker: str | None = None,
 ) -> dict[str, Any]:
-    """C1. `inputs` are [{"dataset", "version", "ciphertext"}], `sign_pub` raw Ed25519. Raises FormatError."""
+    """C1. `inputs` are [{"dataset", "version", "ciphertext"}], `sign_pub` raw Ed25519. Raises FormatError.
+
+    `broker`: the id of a custodian's own broker, whose challenge this is; None for the portal's.
+    """
     return parse_key_release(
         {
+            **({} if broker is None else {"broker": broker}),
             "v": 1,
             "purpose": KEY_RELEASE,
             "run": run,
@@ -138,14 +161,18 @@ def result_context(
     started: str,
     ended: str,
     sign_pub: bytes,
+    brokers: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """C2. `inputs` are [{"dataset", "plaintext"}], `outputs` [{"path", "sha256", "size"}] in any order.
 
-    `e1` is the SHA-256 of the first evidence envelope, None only if the run needed no keys; `statement` is the
-    SHA-256 of the bytes of the DSSE envelope. Raises FormatError.
+    `e1` is the SHA-256 of the evidence envelope shown to the portal's broker, None only if the run needed no key of
+    it; `brokers` [{"broker", "e1"}] the same for custodians' own brokers, in any order. `statement` is the SHA-256 of
+    the bytes of the DSSE envelope. Raises FormatError.
     """
+    asked = sorted(brokers, key=lambda item: str(item["broker"]))
     return parse_result(
         {
+            **({"brokers": asked} if asked else {}),
             "v": 1,
             "purpose": RESULT,
             "run": run,
@@ -166,7 +193,7 @@ def result_context(
 
 def parse_key_release(value: Any) -> dict[str, Any]:
     """Check a parsed C1 member by member; unknown members are refused. Raises FormatError."""
-    context = shapes.fields(value, "The key-release context", _C1)
+    context = shapes.fields(value, "The key-release context", _C1, _C1_MORE)
     versions = [(item["dataset"], item["version"]) for item in context["inputs"]]
     if len(set(versions)) != len(versions):
         raise FormatError("The key-release context names an input twice.")
@@ -175,7 +202,7 @@ def parse_key_release(value: Any) -> dict[str, Any]:
 
 def parse_result(value: Any) -> dict[str, Any]:
     """Check a parsed C2 member by member; unknown members are refused. Raises FormatError."""
-    context = shapes.fields(value, "The result context", _C2)
+    context = shapes.fields(value, "The result context", _C2, _C2_MORE)
     started = shapes.parse_time(context["started"], "started")
     if shapes.parse_time(context["ended"], "ended") < started:
         raise FormatError("The result context ends before it starts.")

@@ -176,7 +176,7 @@ def parse_statement(document: Any, predicate_type: str) -> dict[str, Any]:
     A run that failed may have no outputs; in-toto asks for at least one subject, so such a statement is not for
     in-toto's own tools.
     """
-    predicate = _RUN if predicate_type == RUN_PREDICATE else _VERDICT
+    predicate, more = (_RUN, {}) if predicate_type == RUN_PREDICATE else (_VERDICT, _VERDICT_MORE)
     return shapes.fields(
         document,
         "The statement",
@@ -184,7 +184,7 @@ def parse_statement(document: Any, predicate_type: str) -> dict[str, Any]:
             "_type": shapes.exactly(STATEMENT_TYPE),
             "subject": _subjects,
             "predicateType": shapes.exactly(predicate_type),
-            "predicate": lambda value, where: shapes.fields(value, where, predicate),
+            "predicate": lambda value, where: shapes.fields(value, where, predicate, more),
         },
     )
 
@@ -223,6 +223,13 @@ _VERDICT: dict[str, shapes.Checker] = {
     "e2": lambda value, where: shapes.fields(value, where, _APPRAISAL),
     "ok": shapes.boolean,
     "tier": shapes.one_of("affirming", "warning", "contraindicated", "none"),
+}
+# The same as `e1` for the evidence shown to custodians' own key brokers, in the order of C2's `brokers`.
+_VERDICT_MORE: dict[str, shapes.Checker] = {
+    "brokers": shapes.list_of(
+        lambda item, at: shapes.fields(item, at, {"broker": contexts.broker_id, **_APPRAISAL}),
+        contexts.MAX_BROKERS,
+    )
 }
 
 

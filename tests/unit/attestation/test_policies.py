@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 from apps.accounts.models import RoleHolding
-from apps.attestation import actions, appraisals, challenges, policies
+from apps.attestation import actions, challenges, policies
 from apps.attestation.models import Challenge, ReleasePolicy
 from apps.audit.models import Entry
 from apps.core.clock import now
 from apps.core.errors import Denied, Invalid
 from apps.datasets.permissions import MANAGE
-from strongroom.evidence import Policy
 from tests.unit.jobs.engine.world import dataset_of, person
 
 IMAGE = "sha256:" + "a" * 64
@@ -79,19 +78,6 @@ def test_software_evidence_never_for_personal_data(custodian):
     assert "software" not in policies.in_force(dataset).types
     with pytest.raises(Invalid, match="protects nothing"):
         actions.set_policy(by=user, dataset=dataset, document=document(types=["snp", "software"]))
-
-
-def policy(types=("software",), images=(), age=600):
-    return Policy(tuple(types), tuple(images), age)
-
-
-def test_strictest():
-    strict = appraisals.strictest(
-        [policy(("snp", "software"), (IMAGE, OTHER), 600), policy(("software",), (), 60)]
-    )
-    assert strict == policy(("software",), (IMAGE, OTHER), 60)
-    assert appraisals.strictest([policy(("snp",)), policy(("software",))]) is None
-    assert appraisals.strictest([policy(images=(IMAGE,)), policy(images=(OTHER,))]) is None
 
 
 def test_challenges_are_issued_once_and_spent_once(db):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from strongroom import contexts, evidence, seal, statement, strictjson, translog
-from strongroom.evidence import Policy, software
+from strongroom.evidence import Anchor, Policy, Trust, combined, software
 from strongroom.package import PortalKeys, build_package
 from strongroom.shapes import format_time
 from strongroom.signing import SigningKey
@@ -37,9 +37,26 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@dataclass(frozen=True)
+class Environment:
+    """Where the run ran: how its evidence is made (of a nonce and a time), and under which policies it is judged."""
+
+    evidence: str
+    tier: str
+    protection: str
+    make: Callable[[str, datetime], bytes] | None = None  # None: software evidence
+    policies: tuple[Policy, ...] = (Policy(("software",), (IMAGE,), 600),)
+    anchors: tuple[Anchor, ...] = ()
+
+
+SOFTWARE = Environment("software", "none", software.NO_PROTECTION)
+
+
 @dataclass
 class Keys:
     """Every private key in the story."""
+
+    environment: Environment = SOFTWARE
 
     verdict: SigningKey = field(default_factory=SigningKey.generate)
     log: SigningKey = field(default_factory=SigningKey.generate)
@@ -145,6 +162,8 @@ def make_package(path: Path, keys: Keys | None = None, **changes: Any) -> Portal
 
 
 def make_evidence(keys: Keys, nonce: str, now: datetime, overrides: dict[str, Any] | None = None) -> bytes:
+    if keys.environment.make is not None:
+        return keys.environment.make(nonce, now)
     values: dict[str, Any] = {
         "key": keys.attester,
         "nonce": nonce,
@@ -221,8 +240,8 @@ def _result(
             "ended": ended,
             "image": IMAGE,
             "backend": "local",
-            "evidence": "software",
-            "protection": software.NO_PROTECTION,
+            "evidence": keys.environment.evidence,
+            "protection": keys.environment.protection,
         },
     )
     change_statement(said)
@@ -247,19 +266,20 @@ def _result(
 
 
 def _verdict(keys: Keys, files: dict[str, bytes], c2: dict[str, Any], change: Change) -> None:
-    policy = Policy(("software",), (IMAGE,), 600)
+    policies = sorted(keys.environment.policies, key=lambda policy: policy.sha256)
     appraised: dict[str, Any] = {"e1": None}
     for which, minutes in (("e1", 1), ("e2", 9)):
         raw = files.get(f"evidence/{which}.json")
         if raw is not None:
             at = NOW + timedelta(minutes=minutes, seconds=5)
-            trust = keys.portal.trust
-            appraisal = evidence.verify(raw, policy, now=at, expected_nonce=None, trust=trust)
+            trust = Trust.of(software_keys=[keys.attester.public], anchors=keys.environment.anchors)
+            found = [evidence.verify(raw, p, now=at, expected_nonce=None, trust=trust) for p in policies]
+            appraisal = combined(found)
             appraised[which] = {
                 "evidence": sha256(raw),
                 "at": format_time(at),
-                "policies": [policy.sha256],
-                "appraisal": appraisal.to_json(),
+                "policies": [policy.sha256 for policy in policies],
+                "appraisal": {**appraisal.to_json(), "tier": keys.environment.tier},
             }
     document = statement.verdict(
         files["statement.dsse.json"],
@@ -269,10 +289,12 @@ def _verdict(keys: Keys, files: dict[str, bytes], c2: dict[str, Any], change: Ch
             "manifest": c2["manifest"],
             "at": format_time(NOW + timedelta(minutes=10)),
             "ok": True,
-            "tier": "none",
+            "tier": keys.environment.tier,
             **appraised,
         },
     )
+    for policy in policies:
+        files[f"policies/{policy.sha256}.json"] = strictjson.canonical(policy.to_json())
     change(document)
     files["verdict.json"] = statement.sign(document, [keys.verdict])
 

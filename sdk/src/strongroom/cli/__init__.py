@@ -7,7 +7,7 @@ import sys
 import click
 
 from strongroom import __version__
-from strongroom.cli import account, custody, research, review, verifying
+from strongroom.cli import account, broker, custody, evidence, research, review, verifying
 from strongroom.errors import StrongroomError
 
 
@@ -19,7 +19,9 @@ def cli() -> None:
 
 for command in (
     *account.COMMANDS,
+    *broker.COMMANDS,
     *custody.COMMANDS,
+    *evidence.COMMANDS,
     *research.COMMANDS,
     *review.COMMANDS,
     *verifying.COMMANDS,

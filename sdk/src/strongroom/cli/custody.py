@@ -244,7 +244,7 @@ def decide(program: str, dataset: str, approve: bool, reason: str) -> None:
 
 def _seal(client: Client, dataset: str, number: int, file: Path, out: Path) -> dict[str, Any]:
     """Seal `file` to `out` with a fresh key wrapped for the portal's key broker; return the seal header."""
-    broker = sealing.PublicKey.from_json(client.get("/broker-key"))
+    broker = sealing.PublicKey.from_json(client.get("/broker-key", dataset=dataset, suite="any"))
     key = sealing.generate_data_key()
     bar = Bar("Sealing", file.stat().st_size)
     descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

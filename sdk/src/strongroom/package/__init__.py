@@ -8,7 +8,9 @@
     log/checkpoint        the signed tree head                portal.json           the portal's public keys
     package.json          every other file by SHA-256 and size
 
-c1 and e1 are missing only if the run had no sealed input, so that no key was released.
+    context/c1-1.json...  the same, asked of custodians'   evidence/e1-1.json...  own key brokers, in c2's order
+
+c1 and e1 are missing only if the portal's own key broker was asked for no key.
 """
 
 from strongroom.package.build import build_package, package_index

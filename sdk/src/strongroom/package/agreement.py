@@ -11,15 +11,18 @@ from strongroom.package.content import Content
 
 def check(found: Content, statement: dict[str, Any] | None, checks: Checks) -> None:
     """Add the checks `manifest`, `contexts`, `key-release`, `statement-content` and `outputs`."""
-    manifest, c1, c2 = found.manifest, found.c1, found.c2
+    manifest, c2 = found.manifest, found.c2
     if manifest is None or c2 is None:
         return
     sha256 = hashlib.sha256(found.raw["manifest.json"]).hexdigest()
     _check_manifest(checks, manifest, sha256, c2)
     if found.has_key_release:
-        if c1 is not None:
-            e1 = hashlib.sha256(found.raw["evidence/e1.json"]).hexdigest()
-            _check_key_release(checks, manifest, sha256, c1, c2, e1)
+        releases = [(name, c1) for name, c1 in found.releases if c1 is not None]
+        if len(releases) == len(found.releases):
+            shown = {
+                name: hashlib.sha256(found.raw[f"evidence/{name}.json"]).hexdigest() for name, _ in releases
+            }
+            _check_key_release(checks, manifest, sha256, releases, c2, shown)
     else:
         _check_no_key_release(checks, manifest, c2)
     _check_outputs(checks, found, c2)
@@ -44,39 +47,58 @@ def _check_manifest(checks: Checks, manifest: dict[str, Any], sha256: str, c2: d
 
 
 def _check_key_release(
-    checks: Checks, manifest: dict[str, Any], sha256: str, c1: dict[str, Any], c2: dict[str, Any], e1: str
+    checks: Checks,
+    manifest: dict[str, Any],
+    sha256: str,
+    releases: list[tuple[str, dict[str, Any]]],
+    c2: dict[str, Any],
+    shown: dict[str, str],
 ) -> None:
+    """releases: every C1 by the name of its evidence; shown: the evidence's SHA-256 by that name."""
     names = ("run", "portal", "manifest", "sign_pub")
+    wanted = [c2[name] for name in names]
     checks.require(
         "contexts",
-        [c1[name] for name in names] == [c2[name] for name in names] and c1["manifest"] == sha256,
+        c2["manifest"] == sha256 and all([c1[name] for name in names] == wanted for _, c1 in releases),
         "Key release and result are of the same run, portal, manifest and signing key.",
         "Key release and result differ in run, portal, manifest or signing key.",
     )
+    brokers = [{"broker": c1["broker"], "e1": shown[name]} for name, c1 in releases if "broker" in c1]
     checks.require(
         "key-release-evidence",
-        c2["e1"] == e1,
-        "The result names the evidence under which the keys were released.",
+        c2["e1"] == shown.get("e1")
+        and c2.get("brokers", []) == brokers
+        and all(("broker" in c1) is (name != "e1") for name, c1 in releases),
+        "The result names the evidence under which the keys were released, by every key broker that was asked.",
         "The result names other evidence than the one under which the keys were released.",
     )
-    asked = {(item["dataset"], item["version"], item["ciphertext"]) for item in c1["inputs"]}
-    named = {(item["dataset"], item["version"], item["sha256"]) for item in manifest["inputs"]}
-    sealed = {
-        (item["dataset"], item["version"], item["sha256"]) for item in manifest["inputs"] if item["sealed"]
+    asked: dict[str | None, set[tuple[str, int, str]]] = {
+        c1.get("broker"): {(item["dataset"], item["version"], item["ciphertext"]) for item in c1["inputs"]}
+        for _, c1 in releases
     }
+    named: dict[str | None, set[tuple[str, int, str]]] = {}
+    sealed: dict[str | None, set[tuple[str, int, str]]] = {}
+    for item in manifest["inputs"]:
+        entry = (item["dataset"], item["version"], item["sha256"])
+        named.setdefault(item["broker"], set()).add(entry)
+        if item["sealed"]:
+            sealed.setdefault(item["broker"], set()).add(entry)
     checks.require(
         "key-release",
-        sealed <= asked <= named
-        and c1["image"] == manifest["image"]
-        and c1["approvals"] == manifest["approvals"],
-        "Keys were asked for exactly the sealed data, image and approvals of the manifest.",
-        "Keys were asked for other data, another image or other approvals than the manifest names.",
+        set(sealed) <= set(asked) <= set(named)
+        and all(sealed.get(b, set()) <= inputs <= named[b] for b, inputs in asked.items())
+        and all(
+            c1["image"] == manifest["image"] and c1["approvals"] == manifest["approvals"]
+            for _, c1 in releases
+        ),
+        "Keys were asked for exactly the sealed data, image and approvals of the manifest, each of the key broker that holds it.",
+        "Keys were asked for other data, another image or other approvals than the manifest names, or of another key broker.",
     )
 
 
 def _check_no_key_release(checks: Checks, manifest: dict[str, Any], c2: dict[str, Any]) -> None:
     sealed = any(item["sealed"] for item in manifest["inputs"])
-    if c2["e1"] is not None or sealed:
+    if c2["e1"] is not None or "brokers" in c2 or sealed:
         checks.failed(
             "key-release",
             "The run read sealed data or names evidence for a key release, but the package does not hold it.",

@@ -7,13 +7,16 @@ and the report says that.
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from strongroom import contexts, evidence, shapes, statement, translog
 from strongroom.errors import LogError, PackageError, StrongroomError
-from strongroom.evidence import Appraisal, Check, Checks, Outcome, Policy, Tier
+from strongroom.evidence import Anchor, Appraisal, Check, Checks, Outcome, Tier, Trust, combined
+from strongroom.evidence import manifest as manifests
+from strongroom.evidence.protection import PROTECTION
 from strongroom.evidence.software import CLOCK_SKEW, NO_PROTECTION
 from strongroom.package import agreement, content
 from strongroom.package.content import Content
@@ -21,8 +24,6 @@ from strongroom.package.portal import PortalKeys
 from strongroom.package.report import PackageReport
 from strongroom.package.zipform import Reader
 
-# Between collection of evidence and its reception by the portal. What ties evidence to its run is the nonce.
-MAX_EVIDENCE_AGE = timedelta(days=1)
 UNKNOWN_PROTECTION = (
     "It is not known how the environment was protected, because the evidence was not accepted."
 )
@@ -46,19 +47,15 @@ REQUIRED = frozenset(
         "verdict-subject",
         "verdict-accepts",
         "verdict-times",
+        "policies",
         "e2.nonce",
         "e2-verdict",
         "log-inclusion",
         "log-entry",
     }
 )
-REQUIRED_WITH_KEYS = REQUIRED | {
-    "contexts",
-    "key-release-evidence",
-    "e1.nonce",
-    "e1-verdict",
-    "same-instance",
-}
+# And of each piece of evidence for a key release: its nonce, and the portal's word on it.
+REQUIRED_WITH_KEYS = frozenset({"contexts", "key-release-evidence", "same-instance"})
 HOW_TO_PIN = (
     "The portal's keys were taken from the package itself, so this shows that the package is consistent, not that "
     "it comes from the portal that it names. Get portal.json from the portal by another way, keep it, and pass it "
@@ -67,12 +64,17 @@ HOW_TO_PIN = (
 
 
 def verify_package(
-    path: Path | str, *, trust: PortalKeys | None = None, now: datetime | None = None
+    path: Path | str,
+    *,
+    trust: PortalKeys | None = None,
+    anchors: Sequence[Anchor] | None = None,
+    now: datetime | None = None,
 ) -> PackageReport:
     """Check everything about the package at `path`.
 
     `trust`: the portal's keys from another source than the package; None leaves the check `portal-keys` not
-    available. `now`: the present (aware), against which only "not from the future" is judged.
+    available. `anchors`: what hardware evidence may rest on; None: the anchors that this package of ours brings.
+    `now`: the present (aware), against which only "not from the future" is judged.
     Never raises for anything in the file, nor for a file that cannot be read: the report says so.
     """
     checks = Checks()
@@ -93,15 +95,22 @@ def verify_package(
             "result", "Nothing more was looked at, because the package as a file is not right."
         )
         return PackageReport(tuple(checks.items), Tier.CONTRAINDICATED, UNKNOWN_PROTECTION)
-    return _Verification(found, checks, trust, now or datetime.now(UTC)).run()
+    return _Verification(found, checks, trust, anchors, now or datetime.now(UTC)).run()
 
 
 class _Verification:
     """One pass over a package whose files are read. Each step adds checks; a step whose input is missing is skipped,
     as the check that failed to read that input is there already."""
 
-    def __init__(self, found: Content, checks: Checks, trust: PortalKeys | None, now: datetime) -> None:
-        self.found, self.checks, self.now = found, checks, now
+    def __init__(
+        self,
+        found: Content,
+        checks: Checks,
+        trust: PortalKeys | None,
+        anchors: Sequence[Anchor] | None,
+        now: datetime,
+    ) -> None:
+        self.found, self.checks, self.anchors, self.now = found, checks, anchors, now
         self.keys = self._portal_keys(trust)
         self.statement: dict[str, Any] | None = None
         self.verdict: dict[str, Any] | None = None
@@ -110,9 +119,11 @@ class _Verification:
     def run(self) -> PackageReport:
         self._statement()
         self._verdict()
+        self._policies()
         agreement.check(self.found, self.statement, self.checks)
-        self._evidence("e1")
-        self._evidence("e2")
+        for which, c1 in self.found.releases:
+            self._evidence(which, c1)
+        self._evidence("e2", self.found.c2)
         self._same_instance()
         self._evidence_named()
         self._log()
@@ -188,7 +199,9 @@ class _Verification:
             "The portal accepted the evidence of this run when it received it.",
             "The portal itself did not accept the evidence of this run.",
         )
-        times = [item["at"] for item in (predicate["e1"], predicate["e2"], predicate) if item is not None]
+        before = [item for item in (predicate["e1"], *predicate.get("brokers", [])) if item is not None]
+        before.sort(key=lambda item: shapes.parse_time(item["at"], "at"))  # brokers are asked in any order
+        times = [item["at"] for item in (*before, predicate["e2"], predicate)]
         moments = [shapes.parse_time(text, "at") for text in times]
         self.checks.require(
             "verdict-times",
@@ -197,34 +210,64 @@ class _Verification:
             "The times in the verdict are out of order, or one is in the future.",
         )
 
-    def _evidence(self, which: str) -> None:
-        """E1 (key release, bound to C1) or E2 (result, bound to C2), as of the time when the portal received it."""
-        name = f"evidence/{which}.json"
-        context = self.found.c1 if which == "e1" else self.found.c2
-        if which == "e1" and not self.found.has_key_release:
+    def _policies(self) -> None:
+        """The package brings exactly the release policies that the verdict names."""
+        if self.verdict is None:
             return
+        predicate = self.verdict["predicate"]
+        stated = [item for item in (predicate["e1"], *predicate.get("brokers", []), predicate["e2"]) if item]
+        named = {sha256 for item in stated for sha256 in item["policies"]}
+        self.checks.require(
+            "policies",
+            named == set(self.found.policies) and all(item["policies"] for item in stated),
+            f"The package holds each of the {len(named)} release policies that the evidence was judged under.",
+            "The release policies in the package are not those that the portal's verdict names.",
+        )
+
+    def _evidence(self, which: str, context: dict[str, Any] | None) -> None:
+        """An E1 (key release, bound to its C1) or E2 (bound to C2), as of the time when the portal received it."""
+        name = f"evidence/{which}.json"
         if context is None or self.keys is None or self.found.manifest is None:
             return
-        stated = self.verdict["predicate"][which] if self.verdict is not None else None
+        stated = self._stated(which, context)
         if stated is None:
             self.checks.failed(
                 f"{which}-verdict", "There is no valid word of the portal on when it received this evidence."
             )
             return
-        nonce = contexts.n1(context) if which == "e1" else contexts.n2(context)
-        policy = Policy(
-            evidence.SUPPORTED, (self.found.manifest["image"],), int(MAX_EVIDENCE_AGE.total_seconds())
-        )
-        appraisal = evidence.verify(
-            self.found.raw[name],
-            policy,
-            now=shapes.parse_time(stated["at"], "at"),
-            expected_nonce=nonce,
-            trust=self.keys.trust,
+        nonce = contexts.n2(context) if which == "e2" else contexts.n1(context)
+        policies = [self.found.policies[h] for h in stated["policies"] if h in self.found.policies]
+        if not policies or len(policies) != len(stated["policies"]):
+            self.checks.failed(
+                f"{which}-verdict", "The policies that this evidence was judged under are not there."
+            )
+            return
+        # Each policy by itself, as the portal judged: conditions of one are no excuse from those of another.
+        appraisal = combined(
+            [
+                evidence.verify(
+                    self.found.raw[name],
+                    policy,
+                    now=shapes.parse_time(stated["at"], "at"),
+                    expected_nonce=nonce,
+                    trust=Trust.of(software_keys=self.keys.software_attesters, anchors=self.anchors),
+                )
+                for policy in policies
+            ]
         )
         self.appraisals[which] = appraisal
         self.checks.items += [
             Check(f"{which}.{check.id}", check.outcome, check.detail) for check in appraisal.checks
+        ]
+        self.checks.require(
+            f"{which}.runner-image",
+            appraisal.claims.get("image") == self.found.manifest["image"],
+            "The evidence shows the runner image that the manifest names.",
+            "The evidence does not show the runner image that the manifest names.",
+        )
+        self.checks.items += [
+            Check(f"{which}.{check.id}", check.outcome, check.detail)
+            for check in manifests.check(appraisal, context["manifest"])
         ]
         said = stated["appraisal"]
         self.checks.require(
@@ -236,16 +279,31 @@ class _Verification:
             "The portal's verdict is on other evidence, or says something else than what was found here.",
         )
 
+    def _stated(self, which: str, context: dict[str, Any]) -> dict[str, Any] | None:
+        """What the portal's verdict says of this evidence."""
+        if self.verdict is None:
+            return None
+        predicate: dict[str, Any] = self.verdict["predicate"]
+        if which in ("e1", "e2"):
+            return predicate[which]  # type: ignore[no-any-return]  # the verdict's form was checked
+        same = [item for item in predicate.get("brokers", []) if item["broker"] == context.get("broker")]
+        return same[0] if len(same) == 1 else None
+
     def _same_instance(self) -> None:
-        if set(self.appraisals) != {"e1", "e2"}:
+        firsts = [which for which, _ in self.found.releases]
+        if not firsts or set(self.appraisals) != {*firsts, "e2"}:
             return
-        one, two = (self.appraisals[which] for which in ("e1", "e2"))
-        same = [one.claims.get(name) for name in ("instance", "attester", "boot")] == [
-            two.claims.get(name) for name in ("instance", "attester", "boot")
-        ]
+        two = self.appraisals["e2"]
+        names = ("instance", "attester", "boot")
+        same = all(
+            one.ok
+            and one.type == two.type
+            and [one.claims.get(n) for n in names] == [two.claims.get(n) for n in names]
+            for one in (self.appraisals[which] for which in firsts)
+        )
         self.checks.require(
             "same-instance",
-            one.ok and two.ok and one.type == two.type and same,
+            two.ok and same,
             "The environment that received the keys is the one that produced the result.",
             "The evidence for the keys and the evidence for the result come from different environments.",
         )
@@ -254,12 +312,13 @@ class _Verification:
         if self.statement is None or self.verdict is None or "e2" not in self.appraisals:
             return
         said, found = self.statement["predicate"]["evidence"], self.appraisals["e2"]
-        released = self.verdict["predicate"]["e1"] is not None
+        predicate = self.verdict["predicate"]
+        released = (predicate["e1"] is not None, len(predicate.get("brokers", [])))
         self.checks.require(
             "statement-evidence",
             said == found.type
             and self.verdict["predicate"]["tier"] == found.tier.value
-            and released == self.found.has_key_release,
+            and released == (self.found.has_portal_release, len(self.found.broker_c1s)),
             f"Statement and verdict name the evidence that is there: {found.type}, tier {found.tier.value}.",
             f"Statement or verdict claim other evidence than there is ({found.type}, tier {found.tier.value}).",
         )
@@ -289,7 +348,11 @@ class _Verification:
         )
 
     def _report(self) -> PackageReport:
-        required = REQUIRED_WITH_KEYS if self.found.has_key_release else REQUIRED
+        required = set(REQUIRED)
+        if self.found.has_key_release:
+            required |= REQUIRED_WITH_KEYS
+            for which, _ in self.found.releases:
+                required |= {f"{which}.nonce", f"{which}-verdict"}
         missing = sorted(required - {check.id for check in self.checks.items})
         if missing:
             self.checks.failed("complete", f"These checks could not be made: {', '.join(missing)}.")
@@ -297,8 +360,7 @@ class _Verification:
         failed = any(check.outcome is Outcome.FAIL for check in checks)
         kinds = {appraisal.type for appraisal in self.appraisals.values()}
         tier = Tier.CONTRAINDICATED if failed or "e2" not in self.appraisals else self.appraisals["e2"].tier
-        protection = NO_PROTECTION if kinds == {"software"} else UNKNOWN_PROTECTION
-        return PackageReport(checks, tier, protection, self._facts())
+        return PackageReport(checks, tier, _protection(tier, kinds), self._facts())
 
     def _facts(self) -> dict[str, Any]:
         if self.statement is None:
@@ -324,3 +386,12 @@ class _Verification:
 
     def _hash(self, name: str) -> str:
         return hashlib.sha256(self.found.raw[name]).hexdigest()
+
+
+def _protection(tier: Tier, kinds: set[str]) -> str:
+    """Software evidence says what it is even where it fails; hardware evidence counts only where it was accepted."""
+    if kinds == {"software"}:
+        return NO_PROTECTION
+    if tier not in (Tier.AFFIRMING, Tier.WARNING) or len(kinds) != 1:
+        return UNKNOWN_PROTECTION
+    return PROTECTION.get(next(iter(kinds)), UNKNOWN_PROTECTION)

@@ -1,0 +1,138 @@
+"""Forms of release policies and key brokers. Their fields come from the table in members.py."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from apps.attestation.members import MEMBERS, Member, Unreadable
+from strongroom import strictjson
+from strongroom.errors import FormatError
+from strongroom.evidence.policy import MAX_POLICY_BYTES
+
+_TEXT = {"spellcheck": "false", "autocomplete": "off"}
+
+
+class Form(forms.Form):
+    """Labels without a colon."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("label_suffix", "")
+        super().__init__(*args, **kwargs)
+
+
+def _field(member: Member) -> forms.Field:
+    hint = f"{member.explanation} {member.hint}".strip()
+    hint = hint if hint.endswith(".") else f"{hint}."
+    common: dict[str, Any] = {"label": member.label, "required": member.required, "help_text": hint}
+    if member.widget == "choices":
+        return forms.MultipleChoiceField(
+            widget=forms.CheckboxSelectMultiple, choices=list(member.choices), **common
+        )
+    if member.widget == "number":
+        return forms.IntegerField(min_value=0, max_value=2**53 - 1, **common)
+    rows = 3 if member.widget == "lines" else 6
+    return forms.CharField(
+        widget=forms.Textarea(attrs={"rows": rows, **_TEXT}), max_length=MAX_POLICY_BYTES, **common
+    )
+
+
+class PolicyForm(Form):
+    """Every member of a policy as a field of its own. After `is_valid`, `document()` is the policy."""
+
+    def __init__(self, *args: Any, document: dict[str, Any], personal_data: bool, **kwargs: Any) -> None:
+        kwargs["initial"] = {m.name: m.write(document.get(m.name)) for m in MEMBERS}
+        super().__init__(*args, **kwargs)
+        for member in MEMBERS:
+            self.fields[member.name] = _field(member)
+        if personal_data:
+            types = self.fields["types"]
+            types.choices = [c for c in types.choices if c[0] != "software"]  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        for member in MEMBERS:
+            if member.name in self.cleaned_data:
+                try:
+                    self.cleaned_data[member.name] = member.read(self.cleaned_data[member.name])
+                except Unreadable as error:
+                    self.add_error(member.name, str(error))
+        return self.cleaned_data
+
+    def document(self) -> dict[str, Any]:
+        """The policy as it is stored: members that say nothing are left out."""
+        found = {m.name: self.cleaned_data[m.name] for m in MEMBERS}
+        kept = {n: v for n, v in found.items() if n == "images" or v not in (None, [], {}, "")}
+        return {"v": 1, **kept}
+
+
+class PasteForm(Form):
+    """A whole policy as JSON, for those who keep it in a file."""
+
+    document = forms.CharField(
+        label="Policy as JSON",
+        help_text="The whole document. A member that is not known is refused, never ignored.",
+        widget=forms.Textarea(attrs={"rows": 18, **_TEXT}),
+        max_length=MAX_POLICY_BYTES,
+    )
+
+    def clean_document(self) -> dict[str, Any]:
+        try:
+            value = strictjson.loads(
+                self.cleaned_data["document"].encode(), max_bytes=MAX_POLICY_BYTES, what="The policy"
+            )
+        except (FormatError, UnicodeError) as error:
+            raise ValidationError(str(error)) from None
+        if not isinstance(value, dict):
+            raise ValidationError("The policy must be a JSON object: begin with { and end with }.")
+        return value
+
+
+class ConfirmForm(Form):
+    """What the page before the last one carried along; the action judges it anew."""
+
+    document = forms.CharField(widget=forms.HiddenInput, max_length=2 * MAX_POLICY_BYTES)
+    instead_of = forms.RegexField(r"\A[0-9a-f]{64}\Z", widget=forms.HiddenInput)
+
+    def clean_document(self) -> dict[str, Any]:
+        try:
+            value = json.loads(self.cleaned_data["document"])
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise ValidationError("The policy was lost on its way. Start again from the policy's page.")
+        return value
+
+
+class KeyBrokerForm(Form):
+    """Who holds the keys of a dataset."""
+
+    broker = forms.ChoiceField(
+        label="Who holds the keys of this dataset?", required=False, widget=forms.RadioSelect
+    )
+    keys = forms.CharField(
+        label="Public keys of your key broker",
+        required=False,
+        help_text="What `strongroom broker keys` prints on the machine of the broker. Get it there, not from this portal.",
+        widget=forms.Textarea(attrs={"rows": 8, **_TEXT}),
+        max_length=64 << 10,
+    )
+
+    def __init__(self, *args: Any, brokers: dict[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choices = [
+            ("", "This portal's own key broker"),
+            *((name, name) for name in sorted(brokers)),
+        ]
+        self.fields["broker"].choices = choices  # type: ignore[attr-defined]
+
+    def clean_keys(self) -> Any:
+        text = self.cleaned_data["keys"]
+        if not text.strip():
+            return None
+        try:
+            return strictjson.loads(text.encode(), max_bytes=64 << 10, what="The list of keys")
+        except (FormatError, UnicodeError) as error:
+            raise ValidationError(str(error)) from None
