@@ -24,7 +24,7 @@ from apps.core.errors import Conflict, NotFound
 from apps.core.objects import store
 from apps.datasets.api.parts import ErrorOut, ReasonIn
 from apps.datasets.queries import dataset_by_ref
-from apps.jobs import actions, gate, permissions, queries
+from apps.jobs import actions, gate, permissions, queries, spending
 from apps.jobs.models import OutputCheck, OutputRelease, Program, ProgramApproval, Run
 from apps.jobs.states import OUTPUT_RELEASE, OutputState
 from apps.jobs.views.files import send
@@ -42,6 +42,7 @@ class ApprovalOut(Serializer):
     decision = serializers.CharField()
     automatic = serializers.BooleanField()
     reason = serializers.CharField()
+    revocation_reason = serializers.CharField(help_text="Why an approval was taken back")
 
 
 class ProgramOut(Serializer):
@@ -116,6 +117,12 @@ class RunOut(Serializer):
 class RunDetailOut(RunOut):
     unmet = serializers.SerializerMethodField(help_text="Unmet conditions of a waiting run")
     outputs = serializers.SerializerMethodField(help_text="Outputs of a rehearsal, for the project's members")
+    cost = serializers.SerializerMethodField(
+        help_text="What the run may cost and did cost, and its project's totals, in pence; null is not known"
+    )
+
+    def get_cost(self, run: Run) -> dict[str, Any]:
+        return spending.cost_of(run)
 
     def get_unmet(self, run: Run) -> list[dict[str, str]]:
         return [c.as_dict() for c in gate.unmet_for_run(run, now())] if run.state == "waiting" else []
@@ -131,6 +138,13 @@ class RunDetailOut(RunOut):
 
 class RunIn(Serializer):
     submission = serializers.CharField(max_length=64, required=False, default="", allow_blank=True)
+    size = serializers.CharField(
+        max_length=40,
+        required=False,
+        default="",
+        allow_blank=True,
+        help_text="Size of the machine, among those that the project may choose; empty for the smallest that fits",
+    )
 
 
 class DecisionIn(Serializer):
@@ -314,10 +328,12 @@ class ProgramRuns(APIView):
     )
     def post(self, request: Request, pk: UUID) -> Response:
         program = queries.program_for(request.user, pk)
+        asked = _read(RunIn, request)
         run = actions.submit_run(
             by=me(request),
             program=program,
-            submission=_read(RunIn, request)["submission"] or uuid.uuid4().hex,
+            submission=asked["submission"] or uuid.uuid4().hex,
+            size=asked["size"],
         )
         return Response(RunDetailOut(run, context={"request": request}).data, status=201)
 
@@ -357,7 +373,7 @@ class RunDetail(APIView):
 
 class RunCancel(APIView):
     permission_classes = [HasScope]
-    scopes = {"POST": "research"}
+    scopes = {"POST": ("research", "custody")}
 
     @extend_schema(
         operation_id="run_cancel", summary="Stop a run", request=ReasonIn, responses={200: RunOut, **ERRORS}
@@ -494,7 +510,7 @@ class CheckFile(APIView):
 
 class CheckRevoke(APIView):
     permission_classes = [HasScope]
-    scopes = {"POST": "review"}
+    scopes = {"POST": ("review", "custody")}
 
     @extend_schema(
         operation_id="check_revoke",

@@ -7,14 +7,37 @@ of this table, whoever reports it, so a runner cannot send text through it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True)
+class Retry:
+    """When an attempt lost before its program started is tried again. `attempts`: how many such losses end the run.
+
+    waits: the code shown meanwhile. pauses: before the second, third ... attempt; the last one holds for the rest.
+    """
+
+    waits: str
+    pauses: tuple[timedelta, ...]
+    attempts: int
 
 
 @dataclass(frozen=True)
 class Code:
-    """`sentence`: what is so and what it waits for. `remedy`: what to do next, empty if nothing is to be done."""
+    """`sentence`: what is so and what it waits for. `remedy`: what to do next, empty if nothing is to be done.
+
+    retry: the rule for an attempt that ended so before its program started; None: the run ends with it.
+    """
 
     sentence: str
     remedy: str = ""
+    retry: Retry | None = None
+
+
+# A fault of one machine: soon, on another one. What the cloud has to give: for a day.
+SOON = Retry("waits_to_retry", (timedelta(0), timedelta(seconds=10)), 3)
+CAPACITY = Retry("waits_for_cloud", (timedelta(minutes=2), timedelta(minutes=5)), 288)
+QUOTA = Retry("waits_for_quota", (timedelta(minutes=10),), 144)
 
 
 _AGAIN = "Start it again. If it fails in the same way, tell the operator of this portal."
@@ -30,7 +53,23 @@ CODES: dict[str, Code] = {
     "queued": Code("Every condition is met. The run waits for a machine."),
     "waits_for_capacity": Code("All machines are busy. The run starts as soon as one is free."),
     "waits_to_retry": Code("An attempt was lost before the program started. The run is tried again shortly."),
+    "waits_for_cloud": Code(
+        "The cloud has no machine of this size free at the moment. The run is tried again every five minutes, for a day.",
+        "Nothing needs doing. A smaller size may be free sooner.",
+    ),
+    "waits_for_quota": Code(
+        "The cloud account's quota for machines of this size is used up. The run is tried again every ten minutes, for "
+        "a day.",
+        "Wait for other runs to end, or ask the operator of this portal to have the quota raised.",
+    ),
     "launching": Code("A machine is being started."),
+    "cloud_unreachable": Code(
+        "The cloud did not answer, so it is not known whether the machine is being started. The next look finds out."
+    ),
+    "cloud_busy": Code("The cloud asked to be called later. The portal looks again in a moment."),
+    "machine_ending": Code(
+        "The machine of an attempt that was lost is being removed before the next one starts."
+    ),
     # While an attempt is under way; the names of phases.
     "claimed": Code("The machine has started and has called home."),
     "attesting": Code("The machine is proving what it is, and the keys are being released to it."),
@@ -92,21 +131,67 @@ CODES: dict[str, Code] = {
         "See the reason, settle the condition, then start a new run.",
     ),
     # The attempt could not go on.
-    "launch_failed": Code("The machine could not be started.", _OPERATOR),
-    "never_called": Code("The machine started but never called home.", _OPERATOR),
+    "launch_failed": Code("The machine could not be started.", _OPERATOR, SOON),
+    "cloud_rejected": Code(
+        "The cloud does not accept the machine as it is set up: its image, size, subnet or account is not as it must be.",
+        _OPERATOR,
+    ),
+    "cloud_denied": Code(
+        "The cloud does not let this portal start machines: its credentials have run out or lack a right.",
+        _OPERATOR,
+        SOON,
+    ),
+    "quota_exceeded": Code(
+        "The cloud account's quota for machines of this size was used up, in every attempt for a day.",
+        "Ask the operator of this portal to have the quota raised, or choose a smaller size, and start it again.",
+        QUOTA,
+    ),
+    "capacity_missing": Code(
+        "The cloud had no machine of this size free, in every attempt for a day.",
+        "Choose another size, or start it again at another time.",
+        CAPACITY,
+    ),
+    "machine_evicted": Code(
+        "The cloud took the machine back while it was in use, as it may with machines at a lower price.",
+        "Start it again. A run whose program has started is not repeated by itself, because it has seen the data.",
+        SOON,
+    ),
+    "destroy_failed": Code(
+        "The cloud refuses to remove the machine of an attempt that was lost. The portal keeps asking, and starts no "
+        "other machine for this run until it is gone.",
+        _OPERATOR,
+    ),
+    "size_unknown": Code(
+        "The size of machine that was chosen is not offered here any more.",
+        "Start a new run with a size that is offered.",
+    ),
+    "never_called": Code("The machine started but never called home.", _OPERATOR, SOON),
     "runner_lost": Code(
         "The machine was lost while the program was running. The run is not repeated by itself, because the program "
         "had already seen the data.",
         _AGAIN,
+        SOON,
     ),
     "attempts_exhausted": Code(
         "The machine was lost before the program started, in every attempt.", _OPERATOR
     ),
     "overdue": Code("The run took longer than any run may take and was stopped.", _AGAIN),
-    "runner_error": Code("The machine met an error of its own and gave up.", _AGAIN),
+    "runner_error": Code("The machine met an error of its own and gave up.", _AGAIN, SOON),
     "evidence_refused": Code(
         "The machine's evidence did not satisfy the release policy of every dataset, so no key was released.",
         "The custodian and the operator see the failed checks in the audit log.",
+    ),
+    "broker_refused": Code(
+        "The key broker of a custodian refused to release a key. The reason below is its own.",
+        "Ask the custodian of that dataset.",
+    ),
+    "broker_unavailable": Code(
+        "The key broker of a custodian did not answer, in every attempt, so a key could not be released.",
+        "Ask the custodian whether their key broker is up, then start the run again.",
+        SOON,
+    ),
+    "key_store_unavailable": Code(
+        "The service that guards this portal's own keys did not answer, in every attempt.", _OPERATOR, SOON
     ),
     "key_unusable": Code(
         "The data key of a dataset cannot be opened by this portal, so it could not be released.",
@@ -146,6 +231,11 @@ CODES: dict[str, Code] = {
         "The machine has no memory-backed storage, so real data would have to be written to a disk. It was not.",
         _OPERATOR,
     ),
+    "no_evidence": Code(
+        "The machine's environment gave no evidence of what it is, so nothing was released to it.",
+        _OPERATOR,
+        SOON,
+    ),
     "no_hardware_protection": Code(
         "A dataset holds real personal data, and the machine has software evidence only, which protects nothing.",
         _OPERATOR,
@@ -155,10 +245,12 @@ CODES: dict[str, Code] = {
 # What a runner may give as the cause of giving up, and the code it becomes. Anything else is "runner_error".
 _REPORTED = {
     "manifest_differs", "input_changed", "plaintext_differs", "seal_broken", "program_changed", "entry_missing",
-    "notebook_unreadable", "sandbox_refused", "no_memory_storage", "runner_error",
+    "notebook_unreadable", "sandbox_refused", "no_memory_storage", "no_evidence", "runner_error",
+    "broker_unavailable", "key_store_unavailable",
 }  # fmt: skip
-# Causes of the machine, not of program or data: before the program has started the run may be tried again.
-RETRYABLE = frozenset({"runner_error", "launch_failed", "never_called"})
+# Shown while a queued run waits for its next attempt, and while nothing certain is known of its machine.
+WAITS = frozenset(code.retry.waits for code in CODES.values() if code.retry is not None)
+UNSETTLED = frozenset({"cloud_unreachable", "cloud_busy"})
 
 EXIT_CODES = {
     "succeeded": "succeeded",

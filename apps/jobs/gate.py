@@ -19,14 +19,13 @@ from apps.core.errors import GateClosed
 from apps.datasets.models import DatasetVersion
 from apps.datasets.queries import active_access
 from apps.datasets.states import DatasetState, VersionState
+from apps.jobs import spending
 from apps.jobs.models import Program, ProgramApproval, Run
 from apps.jobs.states import RUN, RunState
 from apps.projects.models import Project
 from apps.projects.permissions import is_member
 from apps.projects.states import ProjectState
 
-# Backends whose evidence shows no hardware protection: real personal data never meets them.
-SOFTWARE_BACKENDS = frozenset({"local"})
 MAX_LIVE_RUNS = 5
 
 
@@ -71,6 +70,8 @@ class Facts:
     backend_known: bool
     datasets: tuple[DatasetFacts, ...]
     today: date
+    size_allowed: bool  # the project may choose this size of machine
+    budget_fault: str  # "", unknown_price, spent
 
 
 def evaluate(facts: Facts) -> list[Condition]:
@@ -183,7 +184,7 @@ def evaluate(facts: Facts) -> list[Condition]:
             "custodian",
         )
         need(
-            not (dataset.personal_data and facts.backend in SOFTWARE_BACKENDS),
+            not (dataset.personal_data and facts.backend in settings.SOFTWARE_BACKENDS),
             "no_hardware_protection",
             f"“{dataset.title}” holds real personal data, and this portal's machine has software evidence only, which protects nothing.",
             "It can run once the operator has set up a backend with hardware evidence.",
@@ -194,6 +195,22 @@ def evaluate(facts: Facts) -> list[Condition]:
         "backend_unknown",
         "The machine kind asked for is not set up here.",
         "Ask the operator.",
+        "operator",
+    )
+    need(
+        facts.size_allowed,
+        "size_not_allowed",
+        "The project may not use the size of machine that was chosen, or it is not offered any more.",
+        "Choose another size, or ask the operator to allow it.",
+        "operator",
+    )
+    need(
+        not facts.budget_fault,
+        "budget_exceeded",
+        "The project has a budget for machines, and the price of this one is not known."
+        if facts.budget_fault == "unknown_price"
+        else "What this run may cost is more than is left of the project's budget for machines.",
+        "Choose a smaller size, wait for live runs to end, or ask the operator to raise the budget.",
         "operator",
     )
     need(
@@ -225,6 +242,7 @@ def facts_for(
     person: User | None,
     moment: datetime,
     run: Run | None = None,
+    size: str = "",
 ) -> Facts:
     """Read the facts now, from the database, not from objects that may be old."""
     project = Project.objects.get(pk=project.pk)
@@ -265,6 +283,8 @@ def facts_for(
             for version in fresh
         ),
         today=moment.date(),
+        size_allowed=not size or size in spending.allowed_sizes(project, backend),
+        budget_fault=spending.budget_fault(project, backend, size, run),
     )
 
 
@@ -277,6 +297,7 @@ def unmet(
     person: User | None,
     moment: datetime,
     run: Run | None = None,
+    size: str = "",
 ) -> list[Condition]:
     """The unmet conditions of a research run; empty means that it may go on."""
     return evaluate(
@@ -288,6 +309,7 @@ def unmet(
             person=person,
             moment=moment,
             run=run,
+            size=size,
         )
     )
 
@@ -311,6 +333,7 @@ def unmet_for_run(run: Run, moment: datetime) -> list[Condition]:
         person=person,
         moment=moment,
         run=run,
+        size=run.size,
     )
 
 

@@ -41,7 +41,10 @@ class Program(UUIDModel):
 
 
 class ProgramApproval(UUIDModel):
-    """A custodian's decision on one program (by hash) reading one dataset. Decided once; a new decision is a new program."""
+    """A custodian's decision on one program (by hash) reading one dataset. Decided once; a new decision is a new program.
+
+    Taking an approval back leaves the decision's own author and reason as they were and adds those of the revocation.
+    """
 
     class Decision(models.TextChoices):
         APPROVED = "approved", "Approved"
@@ -56,12 +59,20 @@ class ProgramApproval(UUIDModel):
     by = models.CharField(max_length=80)
     reason = models.TextField(blank=True)
     revoked_at = models.DateTimeField(null=True)
+    revoked_by = models.CharField(max_length=80, blank=True)
+    revocation_reason = models.TextField(blank=True)
 
     class Meta:
         ordering = ["created_at"]
         constraints = [
             models.UniqueConstraint(fields=["program", "dataset"], name="program_decided_once"),
             models.CheckConstraint(condition=~models.Q(by=""), name="program_approval_has_actor"),
+            models.CheckConstraint(
+                condition=models.Q(decision="revoked", revoked_at__isnull=False)
+                & ~models.Q(revocation_reason="")
+                | ~models.Q(decision="revoked") & models.Q(revoked_at__isnull=True, revocation_reason=""),
+                name="program_approval_revoked_with_reason",
+            ),
         ]
 
 
@@ -89,6 +100,9 @@ class Run(UUIDModel):
     requested_by = models.CharField(max_length=80)
 
     backend = models.CharField(max_length=20)
+    size = models.CharField(
+        max_length=40, blank=True
+    )  # of the machine, as chosen; "" for the smallest that fits
     manifest = models.JSONField(default=dict)
     manifest_sha256 = models.CharField(max_length=64, blank=True)
 
@@ -180,7 +194,7 @@ class RunInput(UUIDModel):
                 name="run_input_stage",
             ),
             models.CheckConstraint(
-                condition=~models.Q(stage=2, personal_data=True, backend="local"),
+                condition=~models.Q(stage=2, personal_data=True, backend__in=["local", "kubernetes"]),
                 name="no_personal_data_under_software_evidence",
             ),
         ]
@@ -263,3 +277,25 @@ class OutputCheck(UUIDModel):
         constraints = [
             models.UniqueConstraint(fields=["output_release", "checker"], name="one_check_a_person")
         ]
+
+
+class RunCost(UUIDModel):
+    """What one run's machines cost, booked once when the last of them is gone. Copied figures: prices change."""
+
+    run = models.OneToOneField(Run, on_delete=models.PROTECT, related_name="cost")
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, null=True, related_name="run_costs")
+    backend = models.CharField(max_length=20)
+    size = models.CharField(max_length=40, blank=True)
+    seconds = models.PositiveIntegerField()
+    pence_per_hour = models.PositiveIntegerField(null=True)  # null: no price was given
+    price_source = models.CharField(max_length=200, blank=True)
+    pence = models.PositiveIntegerField(null=True)
+
+
+class ProjectAllowance(UUIDModel):
+    """Which machines a project may choose, and what all its runs together may cost. Without a row: the default size."""
+
+    project = models.OneToOneField(Project, on_delete=models.PROTECT, related_name="allowance")
+    sizes = models.JSONField(default=list)  # names of sizes, of any backend
+    budget_pence = models.PositiveIntegerField(null=True)  # null: no limit
+    set_by = models.CharField(max_length=80)

@@ -7,10 +7,10 @@ from typing import Any
 from django.db.models import Q, QuerySet
 
 from apps.accounts.models import User
-from apps.accounts.permissions import holds, require_role
+from apps.accounts.permissions import holds, organisations_of, require_role
 from apps.accounts.roles import Role
 from apps.core.errors import Denied
-from apps.datasets.models import Dataset, DatasetVersion, Stage1Release
+from apps.datasets.models import Dataset, DatasetVersion
 from apps.datasets.permissions import acts_for, managed, require_acts_for
 from apps.jobs.models import OutputRelease, Program, ProgramApproval, Run, RunInput
 from apps.jobs.states import OutputState
@@ -39,14 +39,14 @@ def visible_runs(user: User | Any) -> QuerySet[Run]:
     if holds(user, Role.AUDITOR):
         return runs
     mine = user.memberships.filter(accepted_at__isnull=False, left_at__isnull=True).values("project_id")
+    if not organisations_of(user, Role.CUSTODIAN):
+        return runs.filter(Q(project_id__in=mine))
     versions = DatasetVersion.objects.filter(dataset_id__in=managed(user).values("pk")).values("pk")
-    # Each rule as a set of ids: joins over three relations in one OR would multiply rows and defeat the indexes.
-    rule = Q(project_id__in=mine)
-    # Rehearsals too: whoever decides on a program looks at how it was rehearsed.
-    rule |= Q(pk__in=RunInput.objects.filter(version_id__in=versions).values("run_id"))
-    rule |= Q(version_id__in=versions)
-    rule |= Q(release_id__in=Stage1Release.objects.filter(version_id__in=versions).values("pk"))
-    return runs.filter(rule)
+    # As sets of ids: joins over relations in one OR would multiply rows and defeat the indexes. Every run has its inputs
+    # (engine.create_run), profiling and making stand-in data too; and rehearsals: whoever decides on a program looks at
+    # how it was rehearsed.
+    on_theirs = RunInput.objects.filter(version_id__in=versions).values("run_id")
+    return runs.filter(Q(project_id__in=mine) | Q(pk__in=on_theirs))
 
 
 def can_view_run(user: User | Any, run: Run) -> bool:
@@ -172,6 +172,12 @@ def can_download_package(user: User | Any, release: OutputRelease) -> bool:
 
 def require_revoke_approval(user: User | Any, approval: ProgramApproval) -> None:
     require_acts_for(user, approval.dataset, to="take back an approval")
+
+
+def revocable_approvals(user: User | Any, program: Program) -> list[ProgramApproval]:
+    """Approvals in force that the person may take back: `require_revoke_approval`, for a page."""
+    approvals = program.approvals.filter(decision=ProgramApproval.Decision.APPROVED)
+    return [a for a in approvals.select_related("dataset__custodian") if acts_for(user, a.dataset)]
 
 
 def can_revoke_release(user: User | Any, release: OutputRelease) -> bool:

@@ -120,6 +120,19 @@ def standing(run: Run) -> Standing:
     )
 
 
+def refresh_seconds(run: Run, standing: Standing) -> int:
+    """How often the run's page asks anew: at once while something moves, seldom while people look, 0 for never again."""
+    if not standing.settled:
+        return 2
+    return 10 if outputs_state(run) in permissions.CHECKABLE else 0
+
+
+def outputs_state(run: Run) -> str:
+    """The state of the run's outputs on their way out; empty while it has none."""
+    release = getattr(run, "output_release", None)
+    return str(release.state) if release else ""
+
+
 def programs_of(project: Any) -> QuerySet[Program]:
     """Programs of a project with their rehearsal, newest first."""
     rehearsals = Run.objects.filter(kind=Run.Kind.REHEARSAL)

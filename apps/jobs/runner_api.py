@@ -70,6 +70,13 @@ def claim(request: HttpRequest) -> HttpResponse:
 
 
 @endpoint("POST")
+def challenge(request: HttpRequest) -> HttpResponse:
+    run = _session(request)
+    body = _json(request, SMALL, {"broker": contexts.broker_id})
+    return JsonResponse({"challenge": runner.broker_challenge(run, body["broker"])})
+
+
+@endpoint("POST")
 def keys(request: HttpRequest) -> HttpResponse:
     run = _session(request)
     body = _json(request, KEYS, {"context": shapes.mapping, "evidence": shapes.mapping})

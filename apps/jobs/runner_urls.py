@@ -6,6 +6,7 @@ from apps.jobs import runner_api
 
 urlpatterns = [
     path("claim", runner_api.claim, name="runner-claim"),
+    path("challenge", runner_api.challenge, name="runner-challenge"),
     path("keys", runner_api.keys, name="runner-keys"),
     path("inputs/<uuid:dataset>", runner_api.input_bytes, name="runner-input"),
     path("program", runner_api.program_bytes, name="runner-program"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from apps.jobs.engine.machines import Backend, BackendError, Sight
+from apps.jobs.engine.machines import Backend, BackendError, Sight, Unsettled
 
 MACHINE = re.compile(r"sr-[0-9a-f]{12}-[1-9][0-9]{0,3}")
 
@@ -16,4 +16,4 @@ def checked_name(machine: str) -> str:
     return machine
 
 
-__all__ = ["MACHINE", "Backend", "BackendError", "Sight", "checked_name"]
+__all__ = ["MACHINE", "Backend", "BackendError", "Sight", "Unsettled", "checked_name"]

@@ -109,8 +109,8 @@ class LocalBackend:
 
     def _start(self, place: Path, workdir: Path, token_file: Path) -> None:
         command = [
-            self.python, "-m", "workers.runner", "--portal", self.portal, "--token-file", str(token_file),
-            "--workdir", str(workdir), "--attester-key", str(key_file("software-attester")),
+            self.python, "-m", "workers.runner", "--environment", "software", "--portal", self.portal,
+            "--token-file", str(token_file), "--workdir", str(workdir), "--attester-key", str(key_file("software-attester")),
             "--sandbox-proof", str(self.sandbox_proof),
         ]  # fmt: skip
         env = self._environment(place)

@@ -74,14 +74,19 @@ def _record(
 
 
 def revoke_program_approval(*, by: User, approval: ProgramApproval, reason: str) -> None:
-    """Take an approval back. Waiting and live runs of the program are looked at again at once."""
+    """Take an approval back, keeping its own reason. Waiting and live runs of the program are looked at again at once."""
     permissions.require_revoke_approval(by, approval)
     if not reason.strip():
         raise Invalid("reason_missing", "Say why.", fields={"reason": ["Say why"]})
     with transaction.atomic():
         changed = ProgramApproval.objects.filter(
             pk=approval.pk, decision=ProgramApproval.Decision.APPROVED
-        ).update(decision=ProgramApproval.Decision.REVOKED, revoked_at=now(), reason=reason.strip())
+        ).update(
+            decision=ProgramApproval.Decision.REVOKED,
+            revoked_at=now(),
+            revoked_by=by.actor_code,
+            revocation_reason=reason.strip(),
+        )
         if not changed:
             raise Conflict("not_approved", "There is no approval in force to take back.", "Reload the page.")
         recorder()(

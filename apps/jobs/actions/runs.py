@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from apps.accounts.models import User
@@ -13,11 +14,14 @@ from apps.core.outbox import enqueue
 from apps.jobs import permissions
 from apps.jobs.engine import create_run
 from apps.jobs.models import Program, Run
+from apps.jobs.spending import allowed_sizes
 from apps.jobs.states import RUN, RunState
 
 
-def submit_run(*, by: User, program: Program, submission: str) -> Run:
+def submit_run(*, by: User, program: Program, submission: str, size: str = "") -> Run:
     """Ask that `program` run on the real data. The run waits until the gate has no unmet condition.
+
+    size: of the machine, among those that the project may choose; "" for the smallest that fits.
 
     The same submission again returns the first run. Raises Denied, Conflict (rehearsal not succeeded).
     """
@@ -33,11 +37,18 @@ def submit_run(*, by: User, program: Program, submission: str) -> Run:
             "rehearsal_not_succeeded", "The program has not succeeded in its rehearsal, so it cannot go on to the real data.",
             "Read the rehearsal's log, mend the program and submit it again.",
         )  # fmt: skip
+    if size and size not in allowed_sizes(program.project, settings.DEFAULT_BACKEND):
+        raise Invalid(
+            "size_not_allowed", "The project may not use this size of machine, or it is not offered here.",
+            "Choose one of those on the program's page, or ask the operator to allow it.",
+            fields={"size": ["Choose one of the sizes on the program's page"]},
+        )  # fmt: skip
     try:
         with transaction.atomic():
             return create_run(
                 by=by, kind=Run.Kind.RESEARCH, project=program.project, program=program,
                 inputs=[(version, None) for version in program.versions.select_related("dataset")], submission=submission,
+                size=size,
             )  # fmt: skip
     except IntegrityError as error:
         first = Run.objects.filter(submission=submission, program=program).first()

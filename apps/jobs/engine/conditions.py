@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from apps.attestation import queries as evidence
 from apps.core.clock import now
 from apps.datasets.states import DatasetState, ReleaseState, VersionState
 from apps.jobs import gate
@@ -10,7 +11,7 @@ from apps.jobs.models import Run
 from apps.jobs.states import RunState
 
 # Conditions on starting: once a run is under way they are no reason to stop it.
-_ONLY_TO_START = frozenset({"too_many_runs"})
+_ONLY_TO_START = frozenset({"too_many_runs", "budget_exceeded", "size_not_allowed"})
 
 
 def unmet(run: Run) -> list[Condition]:
@@ -18,8 +19,22 @@ def unmet(run: Run) -> list[Condition]:
     if run.kind == Run.Kind.RESEARCH:
         found = gate.unmet_for_run(run, now())
         started = run.state != RunState.WAITING
-        return [c for c in found if not (started and c.code in _ONLY_TO_START)]
-    return _own(run)
+        return [*(c for c in found if not (started and c.code in _ONLY_TO_START)), *_policies(run)]
+    return [*_own(run), *_policies(run)]
+
+
+def _policies(run: Run) -> list[Condition]:
+    """Release policies that were changed under a run: it goes on only if the new one accepts its evidence as well."""
+    if run.state != RunState.RUNNING:
+        return []
+    return [
+        _condition(
+            "policy_not_met",
+            f"The release policy of “{revoked.title}” was changed, and the evidence on which its key was released does "
+            f"not satisfy the new one ({', '.join(revoked.failing)}).",
+        )
+        for revoked in evidence.no_longer_met(run_id=run.pk, attempt=run.attempt)
+    ]
 
 
 def _own(run: Run) -> list[Condition]:

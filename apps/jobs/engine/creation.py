@@ -34,6 +34,7 @@ def create_run(
     parameters: dict[str, Any] | None = None,
     submission: str | None = None,
     backend: str | None = None,
+    size: str = "",
 ) -> Run:
     """Record a run (state waiting) and ask the workers to look at it.
 
@@ -45,7 +46,7 @@ def create_run(
     actor = require_actor(by)
     run = Run(
         kind=kind, project=project, program=program, version=version, release=release, requested_by=actor,
-        backend=backend or settings.DEFAULT_BACKEND, submission=submission,
+        backend=backend or settings.DEFAULT_BACKEND, submission=submission, size=size,
     )  # fmt: skip
     try:
         with transaction.atomic():
@@ -145,7 +146,7 @@ def create_release_run(release: Stage1Release, *, by: object = ENGINE) -> Run | 
 
 
 def _refuse_unprotected(version: DatasetVersion) -> None:
-    if version.dataset.personal_data and settings.DEFAULT_BACKEND == "local":
+    if version.dataset.personal_data and settings.DEFAULT_BACKEND in settings.SOFTWARE_BACKENDS:
         raise Denied(
             "no_hardware_protection",
             "The dataset holds real personal data, and this portal's machines have software evidence only, "

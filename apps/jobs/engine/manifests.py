@@ -16,6 +16,7 @@ from apps.core.keys import hpke_key
 from apps.datasets.models import DatasetVersion, Stage1Release
 from apps.datasets.queries import active_access
 from apps.jobs.models import ProgramApproval, Run
+from apps.jobs.spending import limits_for
 from strongroom import seal, strictjson
 
 Input = tuple[DatasetVersion, Stage1Release | None]
@@ -41,8 +42,8 @@ def freeze_manifest(
         "backend": run.backend,
         "program": _program(run, parameters or {}),
         "inputs": [_input(version, release) for version, release in inputs],
-        "limits": dict(settings.RUN_LIMITS),
-        "image": runner_image(),
+        "limits": limits_for(run.backend, run.size),
+        "image": runner_image(run.backend),
         "approvals": strictjson.digest(approvals_of(run, inputs)),
         "egress": egress_key().to_json(),
         "full_log": run.kind == Run.Kind.REHEARSAL,
@@ -92,7 +93,7 @@ def _program(run: Run, parameters: dict[str, Any]) -> dict[str, Any]:
         }
     name = BUILTIN[Run.Kind(run.kind)]
     # A built-in program is part of the runner's image: its name in that image is its content.
-    digest = strictjson.digest({"builtin": name, "image": runner_image()})
+    digest = strictjson.digest({"builtin": name, "image": runner_image(run.backend)})
     return {
         "sha256": digest,
         "size": 0,
@@ -125,6 +126,8 @@ def _input(version: DatasetVersion, release: Stage1Release | None) -> dict[str, 
         "size": version.seal["ciphertext"]["size"],
         "plaintext": version.plaintext_sha256,
         "dictionary": version.dictionary,
+        # Whose key broker holds the key; absent: this portal's own.
+        **({"broker": version.dataset.key_broker} if version.dataset.key_broker else {}),
     }
 
 

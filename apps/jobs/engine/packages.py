@@ -9,6 +9,7 @@ from uuid import UUID
 from django.conf import settings
 
 from apps.attestation import verdicts
+from apps.attestation.policies import trust
 from apps.audit import queries as audit
 from apps.audit.models import Entry
 from apps.audit.sequencer import log_verifier
@@ -50,7 +51,7 @@ def build_package(output_release_id: UUID | str) -> None:
     with tempfile.TemporaryDirectory(prefix="strongroom-package-") as folder:
         path = Path(folder) / "package.zip"
         package.build_package(_files(release.run, Path(folder)), path)
-        report = package.verify_package(path, trust=portal_keys())
+        report = package.verify_package(path, trust=portal_keys(), anchors=trust().anchors)
         if not report.ok:
             failing = ", ".join(check.id for check in report.checks if check.outcome.value == "fail")
             raise PackageBroken(f"the package of run {release.run_id} does not verify: {failing}")
@@ -103,6 +104,14 @@ def _files(run: Run, folder: Path) -> dict[str, bytes | Path]:
     if first is not None:
         files["evidence/e1.json"] = bytes(first.envelope)
         files["context/c1.json"] = strictjson.canonical(first.context)
+    others = verdicts.broker_evidence_of(run_id=run.pk, attempt=run.attempt)
+    for number, row in enumerate(others, start=1):
+        files[f"evidence/e1-{number}.json"] = bytes(row.envelope)
+        files[f"context/c1-{number}.json"] = strictjson.canonical(row.context)
+    judged = [row for row in (first, *others, second) if row is not None]
+    for each in judged:
+        for document in each.appraisal["documents"]:
+            files[f"policies/{strictjson.digest(document)}.json"] = strictjson.canonical(document)
     for number, (path, output) in enumerate(sorted(stated_outputs(run).items())):
         copy = folder / f"output-{number}"
         with store().open(f"outputs/{output['sha256']}") as reader, copy.open("xb") as target:

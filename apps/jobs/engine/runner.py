@@ -115,45 +115,85 @@ def authenticate(session: str) -> Run:
     return run
 
 
+def broker_challenge(run: Run, broker: str) -> str:
+    """The challenge of a custodian's key broker that holds a key of this run.
+
+    Raises GateClosed or Denied (broker_refused), which end the run; ServiceUnavailable, after which it may ask again.
+    """
+    _require_live(run)
+    _held_by(run, broker)
+    _require_open(run)
+    try:
+        return attestation.broker_challenge(
+            run_id=run.pk, attempt=run.attempt, broker=broker, manifest=run.manifest
+        )
+    except Denied as refusal:
+        _refused(run, refusal)
+        raise
+
+
 def keys(run: Run, *, context: Any, envelope: bytes) -> list[dict[str, Any]]:
     """Release the data keys to the attested machine, if the gate is open and every policy is satisfied.
 
+    C1 says whose broker is asked: the portal's own, or a custodian's, to which the request is passed on.
     Raises GateClosed or Denied (evidence_refused and others); either ends the run.
     """
     _require_live(run)
-    sealed = [entry for entry in run.manifest["inputs"] if entry["sealed"]]
+    broker = context.get("broker", "") if isinstance(context, dict) else ""
+    sealed = _held_by(run, broker if isinstance(broker, str) else "")
+    _require_open(run)
+    held = {entry["dataset"] for entry in sealed}
+    rows = run.inputs.filter(stage=2, version__dataset_id__in=held).select_related("version__dataset")
+    by_dataset = {str(row.version.dataset_id): row.version for row in rows}
+    arguments: dict[str, Any] = {
+        "by": Runner(str(run.pk)),
+        "run_id": run.pk,
+        "attempt": run.attempt,
+        "context": context,
+        "envelope": envelope,
+        "versions": [by_dataset[entry["dataset"]] for entry in sealed],
+        "portal": settings.PORTAL_ID,
+        "expected": {
+            "manifest": run.manifest_sha256,
+            "image": run.manifest["image"],
+            "inputs": [
+                {"dataset": e["dataset"], "version": e["version"], "ciphertext": e["sha256"]} for e in sealed
+            ],
+            "approvals": run.manifest["approvals"],
+        },
+    }
+    try:
+        if broker:
+            return attestation.release_keys_by_broker(broker=broker, manifest=run.manifest, **arguments)
+        return attestation.release_keys(**arguments)
+    except Denied as refusal:
+        _refused(run, refusal)
+        raise
+
+
+def _held_by(run: Run, broker: str) -> list[dict[str, Any]]:
+    """The sealed inputs whose keys `broker` holds ("" the portal's own). Raises Conflict (no_keys_needed)."""
+    sealed = [e for e in run.manifest["inputs"] if e["sealed"] and (e.get("broker") or "") == broker]
     if not sealed:
-        raise Conflict("no_keys_needed", "No input of this run is sealed.", "Go on without keys.")
+        raise Conflict(
+            "no_keys_needed", "No input of this run is sealed for that key broker.", "Go on without keys."
+        )
+    return sealed
+
+
+def _require_open(run: Run) -> None:
+    """Ask the gate; where it has closed the run ends. Raises GateClosed."""
     if conditions := unmet(run):
         closed = GateClosed([condition.as_dict() for condition in conditions])
         with transaction.atomic():
             end(hold(run), RunState.CANCELLED, "gate_closed", closed.detail[:1000])
         raise closed
-    versions = [entry.version for entry in run.inputs.filter(stage=2).select_related("version__dataset")]
-    expected = {
-        "manifest": run.manifest_sha256,
-        "image": run.manifest["image"],
-        "inputs": [
-            {"dataset": e["dataset"], "version": e["version"], "ciphertext": e["sha256"]} for e in sealed
-        ],
-        "approvals": run.manifest["approvals"],
-    }
-    try:
-        return attestation.release_keys(
-            by=Runner(str(run.pk)),
-            run_id=run.pk,
-            attempt=run.attempt,
-            context=context,
-            envelope=envelope,
-            versions=versions,
-            portal=settings.PORTAL_ID,
-            expected=expected,
-        )
-    except Denied as refusal:
-        code = "key_unusable" if refusal.code == "key_unusable" else "evidence_refused"
-        with transaction.atomic():
-            end(hold(run), RunState.FAILED, code, refusal.detail[:1000])
-        raise
+
+
+def _refused(run: Run, refusal: Denied) -> None:
+    code = refusal.code if refusal.code in ("key_unusable", "broker_refused") else "evidence_refused"
+    with transaction.atomic():
+        end(hold(run), RunState.FAILED, code, refusal.detail[:1000])
 
 
 def input_object(run: Run, dataset: UUID) -> Stored:

@@ -17,14 +17,14 @@ from django.db.models import Q
 from apps.attestation.challenges import attempt_lifetime
 from apps.core.clock import now
 from apps.core.errors import Conflict
-from apps.core.lifecycle import transition
+from apps.core.lifecycle import history, transition
 from apps.core.objects import store
 from apps.core.outbox import enqueue
-from apps.jobs import codes
+from apps.jobs import codes, spending
 from apps.jobs.engine import consequences, tokens
 from apps.jobs.engine.conditions import unmet
 from apps.jobs.engine.creation import ENGINE
-from apps.jobs.engine.machines import BackendError, Sight, backend
+from apps.jobs.engine.machines import BackendError, Sight, Unsettled, backend, first_call
 from apps.jobs.engine.manifests import approvals_of, manifest_digest
 from apps.jobs.models import Run
 from apps.jobs.states import RUN, RunState
@@ -32,14 +32,12 @@ from strongroom import strictjson
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
 LEASE = timedelta(seconds=60)
-# A machine must call home within this time, and be heard of again within the next: the supervisor says where it stands
-# every two seconds, and gives up by itself after a minute without the portal.
-FIRST_CALL = timedelta(seconds=60)
+# A machine that has called home must be heard of again within this time: the supervisor says where it stands every two
+# seconds, and gives up by itself after a minute without the portal.
 SILENCE = timedelta(seconds=120)
-BACK_OFF = (timedelta(0), timedelta(seconds=10))
 MAX_STEPS = 12
+MAX_ATTEMPTS = 999  # whatever the rules of codes.py add up to: a machine's name has room for this many
 LIVE = (RunState.LAUNCHING, RunState.RUNNING)
 
 
@@ -102,12 +100,14 @@ def _launch(run: Run) -> bool:
     """Claim the next attempt in the row, then start its machine. Killed in between, the next look starts it."""
     if conditions := unmet(run):
         return _stop(run, "; ".join(c.detail for c in conditions))
-    if run.queued_at is not None and run.queued_at > now():
-        _say(run, "waits_to_retry")
-        return False
-    machines = backend(run.backend)  # a worker without this backend leaves the run to others
-    if run.machine:
-        machines.destroy(run)  # of the attempt before, if it gave up by itself
+    backend(run.backend)  # a worker without this backend leaves the run to others
+    due = run.queued_at is None or run.queued_at <= now()
+    if run.machine:  # of the attempt before
+        if not _removed(run, say=due):
+            return False
+        Run.objects.filter(pk=run.pk, state=RunState.QUEUED, machine=run.machine).update(machine="")
+    if not due:
+        return False  # why it waits was said when it was put back
     busy = Run.objects.filter(state__in=LIVE, backend=run.backend).count()
     if busy >= getattr(settings, "MAX_LIVE_MACHINES", 4):
         _say(run, "waits_for_capacity")
@@ -135,6 +135,9 @@ def _start_machine(run: Run) -> bool:
             f"runs/{run.pk}/outputs.sealed"
         )  # of an earlier attempt, which can add nothing any more
         backend(run.backend).launch(run, tokens.launch_token(run))
+    except Unsettled as unsettled:
+        log.info("run %s: whether its machine is being started is not known yet: %s", run.pk, unsettled)
+        _say(run, unsettled.code)
     except BackendError as error:
         log.warning("run %s: machine not started: %s", run.pk, error)
         return _lost(run, error.code)
@@ -148,49 +151,113 @@ def _watch(run: Run) -> bool:
     if run.state == RunState.RUNNING and run.started_at and now() - run.started_at > attempt_lifetime():
         _end(run, RunState.FAILED, "overdue", codes.describe("overdue").sentence)
         return True
-    sight = backend(run.backend).observe(run)
     quiet = now() - (run.heartbeat_at or run.created_at)
-    if run.state == RunState.LAUNCHING:
-        if sight is Sight.ABSENT:
-            # A worker died before it had started it. The time to call home begins now.
+    try:
+        sight = backend(run.backend).observe(run)
+    except Unsettled as unsettled:
+        # Nothing is known of the machine. Whoever has not called yet is waited for; a silent runner has given up itself.
+        if run.state == RunState.RUNNING and quiet > SILENCE:
+            return _lost(run, "runner_lost")
+        if run.state == RunState.LAUNCHING:
+            _say(run, unsettled.code)
+        return False
+    except BackendError as error:
+        log.warning("run %s: machine refused: %s", run.pk, error)
+        return _lost(run, error.code)
+    return (
+        _watch_launching(run, sight, quiet)
+        if run.state == RunState.LAUNCHING
+        else _watch_running(run, sight, quiet)
+    )
+
+
+def _watch_launching(run: Run, sight: Sight, quiet: timedelta) -> bool:
+    match sight:
+        case Sight.ABSENT:
+            # A worker died before it had started it, or the request was lost. The time to call home begins now.
             Run.objects.filter(pk=run.pk, state=RunState.LAUNCHING).update(heartbeat_at=now())
             return _start_machine(run)
-        if sight is Sight.GONE or quiet > FIRST_CALL:
+        case Sight.EVICTED:
+            return _lost(run, "machine_evicted")
+        case Sight.GONE:
             return _lost(run, "never_called")
-        return False
+        case Sight.STARTING | Sight.RUNNING:
+            if quiet > first_call(backend(run.backend)):
+                return _lost(run, "never_called")
+            if run.code in codes.UNSETTLED:
+                _say(run, "launching")
+            return False
+
+
+def _watch_running(run: Run, sight: Sight, quiet: timedelta) -> bool:
+    if sight is Sight.EVICTED:
+        return _lost(run, "machine_evicted")
     if sight is not Sight.RUNNING or quiet > SILENCE:
         return _lost(run, "runner_lost")
     return False
 
 
 def _lost(run: Run, code: str) -> bool:
-    """The attempt cannot go on. Before the program has started it is tried again; after, never."""
-    # The old machine first: once the row moves on, nothing may be left that could still act for the run.
-    backend(run.backend).destroy(run)
-    run = Run.objects.get(pk=run.pk)  # it may have spoken since
-    if run.state not in LIVE:
-        return True
-    give_up(run, code)
+    """The attempt cannot go on. Before the program has started it is tried again; after, never.
+
+    The old machine is asked to go first. Where that takes time or fails, the row moves on all the same: its session
+    ends with that, and neither another attempt nor the last tick comes before the machine is gone.
+    """
+    _removed(run)
+    with transaction.atomic():
+        row = (
+            Run.objects.select_for_update(of=("self",))
+            .select_related("project", "program", "version", "release")
+            .get(pk=run.pk)
+        )  # it may have spoken since, and must not while this is decided
+        if row.state in LIVE and row.attempt == run.attempt:
+            give_up(row, code)
+    return True
+
+
+def _removed(run: Run, *, say: bool = False) -> bool:
+    """Have the machine destroyed. False if it is not gone yet: it is asked again at the next look.
+
+    say: whether that is what the run waits for, and so what its page says.
+    """
+    try:
+        backend(run.backend).destroy(run)
+    except BackendError as error:
+        level = logging.INFO if isinstance(error, Unsettled) else logging.WARNING
+        log.log(level, "run %s: machine %s is not gone yet: %s", run.pk, run.machine, error)
+        if say:
+            _say(run, error.code)
+        return False
     return True
 
 
 def give_up(run: Run, code: str, **fields: object) -> None:
     """Move a live attempt that cannot go on: back to the queue, or to failed. `fields`: more columns to write."""
-    may_retry = not run.program_started and (code in codes.RETRYABLE or code == "runner_lost")
-    if may_retry and run.attempt < MAX_ATTEMPTS:
-        pause = BACK_OFF[min(run.attempt - 1, len(BACK_OFF) - 1)]
-        reset = {
-            "code": "waits_to_retry",
-            "queued_at": now() + pause,
-            "launch_digest": "",
-            "session_digest": "",
-            "phase": "",
-        }
-        transition(run, RunState.QUEUED, by=ENGINE, reason=codes.describe(code).sentence, set_fields=reset)
-        return
-    if may_retry and code == "runner_lost":
-        code = "attempts_exhausted"
+    rule = None if run.program_started else codes.describe(code).retry
+    if rule is not None:
+        lost = _losses(run, rule)
+        if lost + 1 < rule.attempts and run.attempt < MAX_ATTEMPTS:
+            reset = {
+                "code": rule.waits,
+                "queued_at": now() + rule.pauses[min(lost, len(rule.pauses) - 1)],
+                "launch_digest": "",
+                "session_digest": "",
+                "phase": "",
+            }
+            transition(
+                run, RunState.QUEUED, by=ENGINE, reason=codes.describe(code).sentence, set_fields=reset,
+                data={"code": code},
+            )  # fmt: skip
+            return
+        if code == "runner_lost":
+            code = "attempts_exhausted"
     _end(run, RunState.FAILED, code, codes.describe(code).sentence, **fields)
+
+
+def _losses(run: Run, rule: codes.Retry) -> int:
+    """How many attempts were lost under this rule so far. Waiting for a quota does not use up other attempts."""
+    reasons = [code.sentence for code in codes.CODES.values() if code.retry is rule]
+    return history(run).filter(to_state=RunState.QUEUED, reason__in=reasons).count()
 
 
 def _stop(run: Run, reason: str) -> bool:
@@ -210,12 +277,19 @@ def _end(run: Run, state: RunState, code: str, reason: str, **fields: object) ->
 
 
 def _settle(run: Run) -> bool:
-    """After the end: the machine goes, what the end means for others is done, and only then is it ticked off."""
+    """After the end: the machine goes, what the end means for others is done, and only then is it ticked off.
+
+    Others do not wait for a machine that takes its time to go; the tick does.
+    """
     if run.machine_gone:
         return False
     if run.machine:
-        backend(run.backend).destroy(run)
+        backend(run.backend)  # a worker without this backend leaves the run to others
+    gone = not run.machine or _removed(run)
     consequences.settle(run)
+    if not gone:
+        return False
+    spending.book(run)
     Run.objects.filter(pk=run.pk).update(machine_gone=True)
     following = Run.objects.filter(state=RunState.QUEUED, backend=run.backend).order_by("queued_at").first()
     if following is not None:

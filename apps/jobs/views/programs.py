@@ -19,9 +19,10 @@ from apps.core.objects import store
 from apps.core.views import act, page_of
 from apps.datasets.models import Dataset
 from apps.datasets.queries import datasets_in_use
-from apps.jobs import actions, gate, permissions, queries
+from apps.jobs import actions, gate, permissions, queries, spending
+from apps.jobs.costs import in_pounds
 from apps.jobs.forms import ProgramDecisionForm, ProgramForm, ReasonForm
-from apps.jobs.models import ProgramApproval, Run
+from apps.jobs.models import Program, ProgramApproval, Run
 from apps.jobs.states import RUN, RunState
 from apps.jobs.views.files import send
 from apps.projects.permissions import is_member, require_member
@@ -64,6 +65,7 @@ def program(request: HttpRequest, pk: UUID) -> HttpResponse:
     rehearsal = program.runs.filter(kind=Run.Kind.REHEARSAL).first()
     member = is_member(request.user, program.project)
     decidable = {dataset.pk for dataset in permissions.decidable_datasets(request.user, program)}
+    revocable = {approval.pk for approval in permissions.revocable_approvals(request.user, program)}
     research = program.runs.filter(kind=Run.Kind.RESEARCH).select_related("output_release")
     conditions = []
     if member and rehearsal and rehearsal.state == RunState.SUCCEEDED:
@@ -76,10 +78,14 @@ def program(request: HttpRequest, pk: UUID) -> HttpResponse:
             person=me(request),
             moment=now(),
         )
+    standing = queries.standing(rehearsal) if rehearsal else None
     context = {
-        "program": program, "rehearsal": rehearsal, "standing": queries.standing(rehearsal) if rehearsal else None,
-        "phases": queries.PHASES, "approvals": queries.approvals_table(program), "decidable": decidable, "member": member,
+        "program": program, "rehearsal": rehearsal, "standing": standing, "outputs_state": "",
+        "seconds": queries.refresh_seconds(rehearsal, standing) if rehearsal and standing else 0,
+        "phases": queries.PHASES, "approvals": queries.approvals_table(program), "decidable": decidable,
+        "revocable": revocable, "member": member,
         "research": research, "conditions": conditions, "lifecycle": RUN, "submission": uuid.uuid4().hex,
+        "sizes": _sizes(program) if member else [],
         "can_run": member and rehearsal is not None and rehearsal.state == RunState.SUCCEEDED, "source": _source(program),
     }  # fmt: skip
     return render(request, "jobs/program.html", context)
@@ -130,7 +136,8 @@ def decide(request: HttpRequest, pk: UUID, dataset_pk: UUID) -> HttpResponse:
 def run_on_real_data(request: HttpRequest, pk: UUID) -> HttpResponse:
     program = queries.program_for(request.user, pk)
     submission = request.POST.get("submission", "")[:64].replace("\x00", "") or uuid.uuid4().hex
-    run = actions.submit_run(by=me(request), program=program, submission=submission)
+    size = request.POST.get("size", "")[:40].replace("\x00", "")
+    run = actions.submit_run(by=me(request), program=program, submission=submission, size=size)
     return redirect("jobs:run", pk=run.pk)
 
 
@@ -159,6 +166,23 @@ def revoke(request: HttpRequest, pk: UUID) -> HttpResponse:
         "back_url": reverse("jobs:program", args=[approval.program_id]),
     }  # fmt: skip
     return render(request, "form_page.html", context)
+
+
+def _sizes(program: Program) -> list[dict[str, str]]:
+    """The sizes to choose from, each with what a run on it may cost; empty where there is nothing to choose."""
+    backend = _backend()
+    found = spending.allowed_sizes(program.project, backend)
+    if len(found) < 2:
+        return []
+    return [
+        {
+            "value": size.name,
+            "text": f"{size.name}: {size.vcpus} processors, {size.memory_gib} GiB memory"
+            + (f", {size.gpus} GPU" if size.gpus else ""),
+            "cost": in_pounds(spending.at_most(backend, size.name, spending.limits_for(backend, size.name))),
+        }
+        for size in found.values()
+    ]
 
 
 def _backend() -> str:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from apps.accounts.permissions import me
+from apps.accounts.queries import timeline
 from apps.attestation.models import Evidence
 from apps.core.clock import now
 from apps.core.errors import Denied, NotFound
-from apps.core.lifecycle import history
 from apps.core.objects import store
 from apps.core.views import act, page_of
 from apps.datasets.actions import record_download
-from apps.jobs import actions, gate, permissions, queries
+from apps.jobs import actions, gate, permissions, queries, spending
 from apps.jobs.forms import ReasonForm
 from apps.jobs.models import OutputRelease, Run
 from apps.jobs.states import OUTPUT_RELEASE, RUN, OutputState
@@ -40,17 +41,22 @@ def runs(request: HttpRequest) -> HttpResponse:
 def run(request: HttpRequest, pk: UUID) -> HttpResponse:
     run = queries.run_for(request.user, pk)
     release = OutputRelease.objects.filter(run=run).first()
+    standing = queries.standing(run)
     rehearsal = permissions.can_read_rehearsal(request.user, run)
     context = {
         "run": run,
-        "standing": queries.standing(run),
+        "standing": standing,
+        "software": run.backend in settings.SOFTWARE_BACKENDS,
+        "cost": spending.words(run) if run.attempt else "",
+        "seconds": queries.refresh_seconds(run, standing),
+        "outputs_state": queries.outputs_state(run),
         "phases": queries.PHASES,
         "lifecycle": RUN,
         "outputs_lifecycle": OUTPUT_RELEASE,
         "conditions": gate.unmet_for_run(run, now()) if run.state == "waiting" else [],
-        "history": history(run),
+        "history": timeline(run),
         "release": release,
-        "checks": release.checks.order_by("created_at")
+        "checks": release.checks.order_by("-created_at")
         if release and release.state in (OutputState.RELEASED, OutputState.REJECTED, OutputState.REVOKED)
         else [],
         "datasets": permissions.datasets_of(run),
@@ -68,15 +74,17 @@ def run(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @require_safe
 def progress(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """The part of the run's page that refreshes itself. Tells the page to fetch its rest anew once nothing more will happen."""
+    """The part of the run's page that refreshes itself. Tells the page to fetch its rest anew once nothing more will
+    happen, or once its outputs are not in the state any more that the page shows (`outputs` in the address)."""
     run = queries.run_for(request.user, pk)
     standing = queries.standing(run)
-    response = render(
-        request,
-        "jobs/_progress.html",
-        {"run": run, "standing": standing, "phases": queries.PHASES, "lifecycle": RUN, "live": True},
-    )
-    if standing.settled:
+    seconds, outputs_state = queries.refresh_seconds(run, standing), queries.outputs_state(run)
+    context = {
+        "run": run, "standing": standing, "phases": queries.PHASES, "lifecycle": RUN, "seconds": seconds,
+        "outputs_state": outputs_state,
+    }  # fmt: skip
+    response = render(request, "jobs/_progress.html", context)
+    if not seconds or request.GET.get("outputs", outputs_state) != outputs_state:
         response["HX-Trigger-After-Settle"] = "run-settled"
     return response
 

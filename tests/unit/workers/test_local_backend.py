@@ -22,7 +22,7 @@ SUPERVISOR = textwrap.dedent("""
     import argparse, os, subprocess, sys, time
     from pathlib import Path
     p = argparse.ArgumentParser()
-    for name in ("portal", "token-file", "workdir", "attester-key", "sandbox-proof"): p.add_argument("--" + name)
+    for name in ("environment", "portal", "token-file", "workdir", "attester-key", "sandbox-proof"): p.add_argument("--" + name)
     o = p.parse_args()
     work = Path(o.workdir)
     (work / "token-was").write_text(Path(o.token_file).read_text())
