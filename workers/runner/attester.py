@@ -1,17 +1,28 @@
-"""Asking the environment for evidence. Here: the software attester, which protects nothing and says so.
+"""What the supervisor asks of its environment: evidence about itself, bound to a nonce.
 
-On a confidential machine the attester asks the hardware; the supervisor's steps are the same.
+Each environment has a module in attesters/. The supervisor's steps are the same in all of them.
 """
 
 from __future__ import annotations
 
-import socket
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol
 
-from strongroom.evidence import software
-from strongroom.signing import SigningKey
+from strongroom.errors import StrongroomError
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an attester may have to know of the attempt.
+
+    portal: the portal's id, which evidence that names an audience is made out to. manifest: hex SHA-256 of the run's
+    manifest. image: `sha256:<hex>` of the runner. instance: a name for this start of the runner.
+    """
+
+    portal: str
+    manifest: str
+    image: str
+    instance: str
 
 
 class Attester(Protocol):
@@ -20,26 +31,11 @@ class Attester(Protocol):
     type: str
 
     def evidence(self, nonce: str) -> bytes:
-        """An evidence envelope (docs/reference/evidence.md) for `nonce`, 43 characters of base64url."""
+        """An evidence envelope (docs/reference/evidence.md) for `nonce`, 43 characters of base64url.
+
+        Raises NoEvidence.
+        """
 
 
-class SoftwareAttester:
-    """Signs a report with a key from a file. Anybody who can read the file can sign anything."""
-
-    type = "software"
-
-    def __init__(self, key_file: Path, *, image: str, instance: str) -> None:
-        self._key = SigningKey(key_file.read_bytes())
-        self._image, self._instance = image, instance
-        self._boot = datetime.now(UTC)
-
-    def evidence(self, nonce: str) -> bytes:
-        return software.make(
-            self._key,
-            nonce=nonce,
-            image=self._image,
-            host=socket.gethostname(),
-            instance=self._instance,
-            boot=self._boot,
-            now=datetime.now(UTC),
-        )
+class NoEvidence(StrongroomError):
+    """The environment gave no evidence, or something that is none. Nothing else is used in its place."""

@@ -15,6 +15,8 @@ import httpx
 CHUNK = 1 << 20
 # A portal that is being restarted, or whose database is, comes back within this time or the attempt is given up.
 PATIENCE = 60.0
+# What the portal may be waiting for itself; after PATIENCE the attempt is given up with this word.
+AWAY = frozenset({"broker_unavailable", "key_store_unavailable"})
 
 
 class Refused(Exception):
@@ -51,6 +53,10 @@ class Portal:
         answer = self._call("POST", "/claim", json={"token": token}).json()
         self._http.headers["Authorization"] = f"Bearer {answer['session']}"
         return dict(answer)
+
+    def broker_challenge(self, broker: str) -> str:
+        """The challenge of a custodian's key broker, which the portal asks. Refused if the broker says no."""
+        return str(self._call("POST", "/challenge", json={"broker": broker}).json()["challenge"])
 
     def keys(self, context: dict[str, Any], evidence: dict[str, Any]) -> list[dict[str, Any]]:
         """Send E1; receive each data key wrapped to the attested key, or Refused."""
@@ -129,12 +135,21 @@ class Portal:
                     _raise_refusal(response)
                     return response
                 failure: Exception = httpx.RemoteProtocolError(f"the portal answered {response.status_code}")
+                if response.status_code == 503 and (code := _code(response)) in AWAY:
+                    failure = Refused(503, code)
             except httpx.TransportError as error:
                 failure = error
             if time.monotonic() + delay > deadline:
                 raise failure
             time.sleep(delay)
             delay = min(delay * 2, 3.0)
+
+
+def _code(response: httpx.Response) -> str:
+    try:
+        return str(response.json().get("code", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _raise_refusal(response: httpx.Response) -> None:

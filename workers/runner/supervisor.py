@@ -16,20 +16,20 @@ from typing import Any
 
 from strongroom import contexts, seal, shapes, statement, strictjson
 from strongroom.errors import FormatError, SealError, StrongroomError
-from strongroom.evidence.software import NO_PROTECTION
-from strongroom.image import runner_image
+from strongroom.evidence.protection import PROTECTION
 from strongroom.paths import distinct_files, safe_path
 from strongroom.signing import SigningKey
 from workers.runner import sandbox
-from workers.runner.attester import Attester, SoftwareAttester
+from workers.runner.attester import Attester, Facts, NoEvidence
+from workers.runner.attesters import Environment
 from workers.runner.client import Cancelled, Portal, Refused
 from workers.runner.exits import Exit, allowed_type
 from workers.runner.heart import Heart, note
 from workers.runner.inputs import InputRefused, fetch_inputs
+from workers.runner.place import PlaceRefused, require_memory
 from workers.runner.program import ROOT, Layout, ProgramRefused, lay_out, run_program, view_of
 
 MAX_LOG = 1 << 20
-PROTECTION = {"software": NO_PROTECTION}
 
 
 def moment() -> str:
@@ -38,11 +38,18 @@ def moment() -> str:
 
 
 def supervise(
-    *, url: str, token: str, base: Path, attester_key: Path, sandbox_proof: Path | None = None
+    *,
+    url: str,
+    token: str,
+    base: Path,
+    environment: Environment,
+    sandbox_proof: Path | None = None,
+    run: str = "",
 ) -> int:
     """Carry out one attempt. Returns 0 when the portal has accepted a result (of success or failure), else 1.
 
-    sandbox_proof: where the sandbox's self-test is remembered; None tests it anew.
+    sandbox_proof: where the sandbox's self-test is remembered; None tests it anew. run: the run that this machine was
+    started for, where it was told; another one's manifest is refused.
     """
     portal = Portal(url)
     heart = Heart(portal)
@@ -50,18 +57,25 @@ def supervise(
         claim = portal.claim(token)
         note("claimed")
         heart.start()
-        Attempt(portal, heart, claim, base, attester_key).carry_out(sandbox_proof)
+        if run and claim["manifest"]["run"] != run:
+            raise InputRefused("manifest_differs")
+        if environment.hardware:
+            require_memory(base)
+        Attempt(portal, heart, claim, base, environment).carry_out(sandbox_proof)
         return 0
     except Cancelled:
         portal.abandon("cancelled")
     except Refused as refused:
         portal.abandon(refused.code)
-    except (InputRefused, ProgramRefused) as refused:
+    except (InputRefused, ProgramRefused, PlaceRefused) as refused:
         portal.abandon(refused.code)
     except SealError:
         portal.abandon("seal_broken")
     except sandbox.SandboxRefused as refused:
         portal.abandon(f"sandbox_{refused.code}")
+    except NoEvidence as error:
+        note(f"no evidence: {error}")  # in the machine's own log; the portal hears the code alone
+        portal.abandon("no_evidence", type(error).__name__)
     except StrongroomError as error:
         portal.abandon("runner_error", type(error).__name__)
     except (
@@ -80,7 +94,7 @@ class Attempt:
     """The steps of one attempt, in the order of docs/explanation/way-of-a-run.md."""
 
     def __init__(
-        self, portal: Portal, heart: Heart, claim: dict[str, Any], base: Path, attester_key: Path
+        self, portal: Portal, heart: Heart, claim: dict[str, Any], base: Path, environment: Environment
     ) -> None:
         self.portal, self.heart, self.claim = portal, heart, claim
         self.manifest: dict[str, Any] = claim["manifest"]
@@ -89,8 +103,12 @@ class Attempt:
         self.layout = Layout(base)
         self.signer = SigningKey.generate()
         self.hpke = seal.generate_key_pair()
-        self.image = runner_image(ROOT)
-        self.attester: Attester = SoftwareAttester(attester_key, image=self.image, instance=base.name)
+        self.shown: list[dict[str, str]] = []  # which evidence was shown to which custodian's key broker
+        self.image = environment.image(self.manifest, ROOT)
+        facts = Facts(
+            portal=claim["portal"], manifest=claim["manifest_sha256"], image=self.image, instance=base.name
+        )
+        self.attester: Attester = environment.attester(facts)
         self.started = moment()
         self.refusal = ""  # why the outputs were refused: a code, never a name
 
@@ -130,28 +148,54 @@ class Attempt:
             self.heart.at("running", int(seconds), int(self.manifest["limits"]["wall_seconds"]))
 
     def obtain_keys(self) -> tuple[dict[str, bytes], str | None]:
-        """Send E1 bound to C1; open the data keys that come back. Returns keys by dataset, and E1's SHA-256."""
+        """Prove what this is to every broker that holds a key; open the data keys that come back.
+
+        Each broker gets a C1 of its own, with its challenge and only its inputs, and evidence bound to that. The
+        program starts with all keys or not at all. Returns keys by dataset, and the SHA-256 of the evidence shown to
+        the portal's own broker, None if it holds no key; the others' go into `self.shown`.
+        """
         sealed = [entry for entry in self.manifest["inputs"] if entry["sealed"]]
         if not sealed:
             return {}, None
         self.heart.at("attesting")
+        keys: dict[str, bytes] = {}
+        first: str | None = None
+        for broker in sorted({str(entry.get("broker") or "") for entry in sealed}):
+            inputs = [entry for entry in sealed if str(entry.get("broker") or "") == broker]
+            challenge = self.portal.broker_challenge(broker) if broker else str(self.claim["challenge"])
+            found, digest = self.ask_broker(broker, challenge, inputs)
+            keys |= found
+            if broker:
+                self.shown.append({"broker": broker, "e1": digest})
+            else:
+                first = digest
+        return keys, first
+
+    def ask_broker(
+        self, broker: str, challenge: str, inputs: list[dict[str, Any]]
+    ) -> tuple[dict[str, bytes], str]:
+        """The keys that one broker ("" the portal's) releases for `inputs`, and the SHA-256 of the evidence shown."""
         context = contexts.key_release_context(
             run=self.manifest["run"],
             portal=self.claim["portal"],
-            challenge=self.claim["challenge"],
+            challenge=challenge,
             manifest=self.claim["manifest_sha256"],
             image=self.image,
             inputs=[
-                {"dataset": e["dataset"], "version": e["version"], "ciphertext": e["sha256"]} for e in sealed
+                {"dataset": e["dataset"], "version": e["version"], "ciphertext": e["sha256"]} for e in inputs
             ],
             approvals=self.manifest["approvals"],
             sign_pub=self.signer.public,
             hpke_pub=self.hpke.public,
+            broker=broker or None,
         )
         nonce = contexts.n1(context)
         evidence = self.attester.evidence(nonce)
+        asked = {(e["dataset"], e["version"]) for e in inputs}
         keys = {}
-        for released in self.portal.keys(context, strictjson.loads(evidence)):
+        for released in self.portal.keys(context, strictjson.loads(evidence, max_bytes=len(evidence))):
+            if (released["dataset"], released["version"]) not in asked:
+                raise SealError("A key was sent that was not asked for.")
             info = seal.info_run_key(self.manifest["run"], released["dataset"], released["version"], nonce)
             keys[released["dataset"]] = seal.unwrap_key(
                 shapes.b64_decode(released["wrapped"], "wrapped"), self.hpke, info
@@ -233,6 +277,7 @@ class Attempt:
             started=self.started,
             ended=stamp,
             sign_pub=self.signer.public,
+            brokers=self.shown,
         )
         body: dict[str, Any] = {
             "context": context,

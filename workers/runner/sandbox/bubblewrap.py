@@ -137,7 +137,8 @@ def _spawn(
                 limits, tasks_of_user=0 if root else identity.tasks_that_count()
             ).items():
                 resource.prlimit(init, getattr(resource, name), pair)
-            os.setpriority(os.PRIO_PROCESS, init, NICE)
+            # Only root may be less nice than the supervisor is itself.
+            os.setpriority(os.PRIO_PROCESS, init, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
             os.write(block_in, b"1")
             _await_begin(popen, block_out)
             log = os.dup(log_out)

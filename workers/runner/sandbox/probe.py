@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import socket
@@ -22,6 +23,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _UNSHARE = {"x86_64": 272, "aarch64": 97}
 _PTRACE = {"x86_64": 101, "aarch64": 117}
 _IO_URING_SETUP = 425
+# How machines attest themselves. Whoever reaches one of these can have evidence with any nonce.
+ATTESTATION = (
+    "/run/container_launcher/teeserver.sock",
+    "/run/container_launcher/attestation_verifier_claims_token",
+    "/dev/tpm0",
+    "/dev/tpmrm0",
+    "/dev/sev",
+    "/dev/sev-guest",
+    "/dev/tdx_guest",
+    "/sys/kernel/config/tsm/report",
+    "/run/strongroom/token",
+)
+METADATA = ("169.254.169.254", 80)
 
 
 def tcp(config: dict[str, Any]) -> None:
@@ -129,6 +143,38 @@ def privileges(config: dict[str, Any]) -> str | None:
     return "none" if (no_new, filtered) == (1, 2) and os.getuid() and os.geteuid() else None
 
 
+def attestation(config: dict[str, Any]) -> str | None:
+    """Reach what attests the machine: the launcher's socket, a TPM, a guest device, the launch token."""
+    reason = "nothing of the kind is to be seen"
+    for path in ATTESTATION:
+        try:
+            if path.endswith(".sock"):
+                with socket.socket(socket.AF_UNIX) as sender:
+                    sender.connect(path)
+            elif os.path.isdir(path):
+                os.listdir(path)
+            else:
+                os.close(os.open(path, os.O_RDONLY))
+            return None
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                reason = error.strerror or str(error)
+    return reason
+
+
+def metadata(config: dict[str, Any]) -> str | None:
+    """Connect to the cloud's metadata service."""
+    with socket.socket(socket.AF_INET) as sender:
+        sender.settimeout(0.3)
+        try:
+            sender.connect(METADATA)
+        except TimeoutError:
+            return None  # nothing refused it: the question left
+        except OSError as error:
+            return error.strerror or str(error)
+    return None
+
+
 def file_size(config: dict[str, Any]) -> None:
     """Write a single byte far beyond the bound of one file."""
     path = Path(os.environ["STRONGROOM_OUTPUTS"], "large")
@@ -141,7 +187,7 @@ def file_size(config: dict[str, Any]) -> None:
 
 
 WITH_HOST = (tcp, udp, unix_name, unix_path, file_outside, write_outside, other_process, signal_other)
-INSIDE_ONLY = (password_file, system_folders, kernel_calls, privileges, file_size)
+INSIDE_ONLY = (password_file, system_folders, kernel_calls, privileges, attestation, metadata, file_size)
 
 
 def attempt(function: Any, config: dict[str, Any]) -> str | None:

@@ -58,7 +58,7 @@ def test_self_test_proves_every_point(lab: Lab) -> None:
         "other_process",
         "memory",
     }
-    assert len(probes) == 15
+    assert len(probes) == 17
 
 
 def test_self_test_sees_a_leak() -> None:

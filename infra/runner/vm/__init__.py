@@ -1,0 +1,1 @@
+"""Files of the disk image for Azure confidential VMs."""
