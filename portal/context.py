@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -11,6 +12,7 @@ from django.urls import reverse
 
 from apps.accounts.permissions import holds
 from apps.accounts.roles import Role
+from apps.projects.queries import has_projects
 
 RENEW_AFTER = 60  # seconds: a session that is used is renewed at most this often
 
@@ -19,14 +21,18 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Links of the service navigation: only what the person's roles can use."""
     user = request.user
     items: list[tuple[str, str, bool]] = [("Datasets", "datasets:catalogue", True)]
+    if user.is_authenticated and not user.password_chosen_at:
+        return []  # every link would lead to the one page that is open (middleware.OwnPassword)
     if user.is_authenticated:
         custodian, operator = holds(user, Role.CUSTODIAN), holds(user, Role.OPERATOR)
-        works = not operator and not holds(user, Role.AUDITOR)  # those two are held alone (accounts.policies)
+        researcher = holds(user, Role.RESEARCHER)
+        # Without the role, whoever was invited somewhere has a list of projects too.
+        projects = researcher or has_projects(user)
         items = [
             ("Home", "home", True),
             ("Datasets", "datasets:catalogue", True),
-            ("Projects", "projects:list", works),
-            ("Runs", "jobs:runs", works),
+            ("Projects", "projects:list", projects),
+            ("Runs", "jobs:runs", projects or custodian),
             ("My datasets", "datasets:mine", custodian),
             (
                 "Reviews",
@@ -82,7 +88,7 @@ def page(request: HttpRequest) -> dict[str, Any]:
     }
     if user is None:
         return known
-    known["nav"] = navigation(request)
+    known["nav"] = partial(navigation, request)  # only whole pages ask for it
     if user.is_authenticated:
         _renew(request)
         known["account"] = {

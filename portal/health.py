@@ -12,10 +12,11 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.http import HttpRequest, JsonResponse
+from django.views.decorators.http import require_safe
 
 from apps.core.clock import now
 from apps.core.models import Outbox
-from apps.core.views import public
+from apps.core.views import before_password, public
 
 # Beat drains the outbox every 2 seconds; work that is due for longer than this has nobody who does it.
 LATE_SECONDS = 120
@@ -120,12 +121,16 @@ def as_rows(found: Health) -> list[dict[str, str]]:
 
 
 @public
+@before_password
+@require_safe
 def live(request: HttpRequest) -> JsonResponse:
     """The process answers."""
     return JsonResponse({"status": "ok"})
 
 
 @public
+@before_password
+@require_safe
 def ready(request: HttpRequest) -> JsonResponse:
     """Database and broker answer; `oldest_due_seconds` says whether the workers keep up (deaf workers look alive)."""
     found = check()

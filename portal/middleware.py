@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from django.contrib.auth.views import redirect_to_login
 from django.db import DataError
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
 
+from apps.accounts.errors import choose_own_password
 from apps.core.errors import DomainError, unstorable
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -48,6 +49,31 @@ class LoginRequired:
         ):
             return None
         return redirect_to_login(request.get_full_path())
+
+
+class OwnPassword:
+    """Whoever still has the first password, which an operator chose and knows, chooses their own before all else.
+
+    Views marked with apps.core.views.before_password stay open. Tokens are not issued before (accounts.actions), so
+    what is refused to API calls here are sessions.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., HttpResponse], args: object, kwargs: object
+    ) -> HttpResponse | None:
+        user = request.user
+        if not user.is_authenticated or user.password_chosen_at or getattr(view, "before_password", False):
+            return None
+        if getattr(view, "cls", None) is not None:
+            error = choose_own_password()
+            return JsonResponse(error.as_dict(), status=error.status)
+        return redirect("accounts:password")
 
 
 class DomainErrors:

@@ -14,7 +14,7 @@ from drf_spectacular.generators import SchemaGenerator
 
 from apps.accounts.queries import terms_accepted
 from apps.audit import queries as audit
-from apps.core.views import public
+from apps.core.views import before_password, public
 from portal import health
 
 
@@ -42,6 +42,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 @public
+@before_password
 @require_GET
 def accessibility(request: HttpRequest) -> HttpResponse:
     """The accessibility statement."""
@@ -49,6 +50,7 @@ def accessibility(request: HttpRequest) -> HttpResponse:
 
 
 @public
+@before_password
 @require_GET
 def privacy(request: HttpRequest) -> HttpResponse:
     """What the portal keeps about people, why, and for how long."""
@@ -60,6 +62,7 @@ def privacy(request: HttpRequest) -> HttpResponse:
 
 
 @public
+@before_password
 @require_GET
 def terms(request: HttpRequest) -> HttpResponse:
     """The terms of use, with the button to accept them for those who have not."""
@@ -75,6 +78,7 @@ def terms(request: HttpRequest) -> HttpResponse:
 
 
 @public
+@before_password
 @require_GET
 def contact(request: HttpRequest) -> HttpResponse:
     """Whom to ask."""
@@ -100,6 +104,7 @@ def _routes() -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 @public
+@before_password
 @require_GET
 def api_docs(request: HttpRequest) -> HttpResponse:
     """How to use the API, and every route of it."""
@@ -111,6 +116,7 @@ def api_docs(request: HttpRequest) -> HttpResponse:
 
 
 @public
+@before_password
 @require_GET
 def status(request: HttpRequest) -> HttpResponse:
     """Whether the parts answer and the work is keeping up; for people (health/ready is for machines)."""
@@ -120,6 +126,7 @@ def status(request: HttpRequest) -> HttpResponse:
 
 
 @public
+@before_password
 @require_GET
 def portal_keys(request: HttpRequest) -> JsonResponse:
     """/.well-known/strongroom.json: the portal's public keys and where its API is."""

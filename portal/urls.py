@@ -4,6 +4,7 @@ from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView
 
 from apps.accounts import api as accounts_api
+from apps.attestation import api as attestation_api
 from apps.audit import api as audit_api
 from apps.datasets import api as datasets_api
 from apps.jobs import api as jobs_api
@@ -14,6 +15,7 @@ api = [
     *accounts_api.urlpatterns,
     *projects_api.urlpatterns,
     *datasets_api.urlpatterns,
+    *attestation_api.urlpatterns,
     *jobs_api.urlpatterns,
     *audit_api.urlpatterns,
     path("schema", SpectacularAPIView.as_view(), name="schema"),
@@ -25,6 +27,7 @@ urlpatterns = [
     path("", include("portal.page_urls")),
     path("", include("apps.accounts.urls")),
     path("", include("apps.projects.urls")),
+    path("", include("apps.attestation.urls")),
     path("", include("apps.datasets.urls")),
     path("", include("apps.jobs.urls")),
     path("", include("apps.audit.urls")),

@@ -79,6 +79,7 @@ def sweep_expiries() -> int:
             expire = partial(datasets.expire_access, by=SWEEPER, access_request=access)
             count += _try(expire, f"access {access.pk}")
         count += _try(partial(projects.expire_projects, by=SWEEPER), "projects")
+        _try(partial(datasets.remove_refused_ciphertext, by=SWEEPER), "files of refused uploads")
         return count
 
 

@@ -18,8 +18,9 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_email, validate_slug
 from django.db import transaction
 
+from apps.accounts import leaving
 from apps.accounts.authentication import digest_of
-from apps.accounts.errors import invalid, not_for_yourself
+from apps.accounts.errors import choose_own_password, invalid, not_for_yourself
 from apps.accounts.models import ApiToken, Organisation, RoleHolding, TermsAcceptance, Training, User
 from apps.accounts.permissions import require_manage_people
 from apps.accounts.policies import TOKEN_DAYS, clash, fits
@@ -61,7 +62,7 @@ def _new_organisation(*, by: object, name: str, slug: str, kind: str, address: s
 def create_person(
     *, by: User, email: str, name: str, organisation: Organisation, password: str, job_title: str = ""
 ) -> User:
-    """Add a person with a first password, which they are asked to replace. Gives no role."""
+    """Add a person with a first password, which they must replace before they can do anything. Gives no role."""
     require_manage_people(by)
     return _new_person(
         by=by, email=email, name=name, organisation=organisation, password=password, job_title=job_title
@@ -168,12 +169,14 @@ def _where_held(role: Role, where: str) -> str:
 
 
 def revoke_role(*, by: User, holding: RoleHolding, reason: str) -> None:
-    """Take a role back, from now. Conflict if it was already; Denied for the last operator of the portal."""
+    """Take a role back, from now. Conflict if it was already, or if something would be left without anybody who
+    answers for it (leaving.py); Denied for the last operator of the portal."""
     require_manage_people(by)
     reason = _reason(reason)
     with transaction.atomic():
         if holding.role == Role.OPERATOR:
             _keep_one_operator(but=holding.user_id)
+        leaving.ask(holding)
         changed = RoleHolding.objects.filter(pk=holding.pk, revoked_at__isnull=True).update(revoked_at=now())
         if not changed:
             raise Conflict(
@@ -304,9 +307,14 @@ def change_password(*, by: User, current: str, new: str) -> None:
 
 
 def create_token(*, by: User, name: str, scopes: Iterable[str], days: int) -> tuple[ApiToken, str]:
-    """Make an API token. Returns (row, secret): the secret exists nowhere else and is never shown again."""
+    """Make an API token. Returns (row, secret): the secret exists nowhere else and is never shown again.
+
+    Denied as long as the person has not replaced the first password that an operator gave them.
+    """
     if not getattr(by, "is_authenticated", False) or not by.is_active:
         raise Denied("sign_in_first", "Only a signed-in person can make a token.", "Sign in, then make one.")
+    if by.password_chosen_at is None:
+        raise choose_own_password()
     name, wanted = _text("name", name, 100), sorted(set(scopes))
     if not wanted or not set(wanted) <= set(ApiToken.Scope.values):
         raise invalid("scopes", "Choose at least one thing that the token may do")

@@ -17,6 +17,7 @@ from apps.accounts.authentication import HasScope
 from apps.accounts.login import sign_in_by_password
 from apps.accounts.models import ApiToken, User
 from apps.accounts.permissions import me, require_manage_people
+from apps.core.addresses import client_address
 from apps.core.api import AnonymousRate, Pagination
 from apps.core.clock import now
 from apps.core.errors import Denied
@@ -42,7 +43,7 @@ class LoginRate(SimpleRateThrottle):
     rate = "60/min"
 
     def get_cache_key(self, request: Request, view: Any) -> str:
-        return str(self.cache_format % {"scope": self.scope, "ident": self.get_ident(request)})
+        return str(self.cache_format % {"scope": self.scope, "ident": client_address(request)})
 
 
 class LoginToken(APIView):

@@ -22,7 +22,10 @@ def digest_of(secret: str) -> str:
 
 
 class TokenAuthentication(BaseAuthentication):
-    """`Authorization: Bearer srt_…`. A token is live until it expires, is revoked, or its person is deactivated."""
+    """`Authorization: Bearer srt_…`. A token is live until it expires, is revoked, or its person is deactivated.
+
+    A token from before its person chose a password of their own is not: an operator could have made it.
+    """
 
     keyword = b"bearer"
 
@@ -38,7 +41,7 @@ class TokenAuthentication(BaseAuthentication):
             .filter(
                 digest=digest_of(parts[1].decode("latin-1")), revoked_at__isnull=True, expires_at__gt=moment
             )
-            .filter(user__is_active=True)
+            .filter(user__is_active=True, user__password_chosen_at__isnull=False)
             .first()
         )
         if token is None:
@@ -58,7 +61,8 @@ class TokenAuthentication(BaseAuthentication):
 class HasScope(BasePermission):
     """A signed-in person may; a token may only with the scope that the view names for the method.
 
-    A view says `scopes = {"GET": "read", "POST": "research"}`. A view that says nothing refuses every token.
+    A view says `scopes = {"GET": "read", "POST": "research"}`, or names several of which one is enough. A view that
+    says nothing refuses every token.
     """
 
     message = "This token lacks the scope for this call. Make one with the right scope on your account page."
@@ -66,11 +70,16 @@ class HasScope(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         if not request.user or not request.user.is_authenticated:
             return False
-        if not isinstance(request.auth, ApiToken):
-            return True
         method = "GET" if request.method in ("HEAD", "OPTIONS") else str(request.method)
-        needed = getattr(view, "scopes", {}).get(method)
-        return needed is not None and needed in request.auth.scopes
+        return has_scope(request, getattr(view, "scopes", {}).get(method) or ())
+
+
+def has_scope(request: Request, scopes: str | tuple[str, ...]) -> bool:
+    """Whether the request's token has one of these scopes; a person without a token needs none."""
+    if not isinstance(request.auth, ApiToken):
+        return True
+    accepted = (scopes,) if isinstance(scopes, str) else scopes
+    return any(scope in request.auth.scopes for scope in accepted)
 
 
 class TokenScheme(OpenApiAuthenticationExtension):

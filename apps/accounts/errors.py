@@ -16,3 +16,11 @@ def not_for_yourself(what: str) -> Denied:
         f"You cannot {what} for yourself: nobody gives themselves rights here.",
         "Ask another operator to do it.",
     )
+
+
+def choose_own_password() -> Denied:
+    return Denied(
+        "choose_own_password",
+        "You still have the first password, which the operator of this portal chose and knows.",
+        "Sign in at the portal's pages and choose your own password there. Then try again.",
+    )

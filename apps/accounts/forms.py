@@ -78,7 +78,9 @@ class PersonForm(forms.Form):
     email = forms.EmailField(label="Email address", max_length=254)
     organisation = forms.ModelChoiceField(label="Organisation", queryset=Organisation.objects.none())
     job_title = forms.CharField(label="Job title", max_length=200, required=False)
-    password = _password("First password", "new-password", "They are asked to replace it. " + NEW_HINT)
+    password = _password(
+        "First password", "new-password", "They must replace it when they first sign in. " + NEW_HINT
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 
-from axes.helpers import get_client_ip_address
 from axes.models import AccessAttempt
 from django.contrib.auth import authenticate
 from django.db.models import Sum
 from django.http import HttpRequest
 
 from apps.accounts.models import User
+from apps.core.addresses import client_address
 from apps.core.clock import now
 from apps.core.errors import DomainError, Invalid
 
@@ -40,9 +40,7 @@ def sign_in_by_password(request: HttpRequest, *, email: str, password: str) -> U
     Raises Invalid for a wrong pair (never saying which half), TooMany when the account is locked for this address
     or the address failed too often. An unknown address costs the same time as a wrong password (Django hashes both).
     """
-    failed = AccessAttempt.objects.filter(
-        ip_address=get_client_ip_address(request), attempt_time__gt=now() - WINDOW
-    )
+    failed = AccessAttempt.objects.filter(ip_address=client_address(request), attempt_time__gt=now() - WINDOW)
     if (failed.aggregate(n=Sum("failures_since_start"))["n"] or 0) >= ADDRESS_LIMIT:
         raise TooMany(
             "too_many_attempts",

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import Model, Prefetch, Q, QuerySet
 from django.urls import reverse
 
 from apps.accounts.models import ApiToken, Organisation, RoleHolding, Training, User
@@ -17,6 +17,7 @@ from apps.accounts.policies import TRAINING_YEARS
 from apps.accounts.roles import Role
 from apps.core.clock import now
 from apps.core.errors import NotFound
+from apps.core.lifecycle import history
 from apps.core.models import StateChange
 from apps.core.tasks import Waiting
 
@@ -124,6 +125,31 @@ def actors_called(text: str) -> list[str]:
     return [f"user:{pk}" for pk in found.values_list("pk", flat=True)[:50]]
 
 
+def timeline(obj: Model) -> list[dict[str, Any]]:
+    """The history of an object with a lifecycle, newest first: rows for the timeline macro. Two queries.
+
+    Who: a person's name, the portal, or the machine of a run. For those who may see the object only; people whom the
+    readers may not know by name (ethics members, output checkers) write no history of what is shown with this.
+    """
+    labels = obj.LIFECYCLE.labels  # type: ignore[attr-defined]
+    changes = list(history(obj).order_by("-id"))
+    names = names_of({change.by for change in changes})
+    return [
+        {
+            "text": labels[change.to_state],
+            "by": names.get(change.by) or _no_person(change.by),
+            "at": change.at,
+            "reason": change.reason or None,
+        }
+        for change in changes
+    ]
+
+
+def _no_person(code: str) -> str:
+    kinds = {"system": "The portal", "runner": "The machine of the run"}
+    return kinds.get(code.partition(":")[0], "Somebody")
+
+
 def account_history(person: User) -> list[dict[str, Any]]:
     """What was decided about a person and why, newest first: rows for the timeline macro."""
     holdings = {h.pk: h for h in person.holdings.select_related("organisation")}
@@ -144,9 +170,6 @@ def waiting_for(user: User) -> list[Waiting]:
     account, heading, out = reverse("accounts:account"), "Your account", []
     if holds(user, Role.RESEARCHER) and not terms_accepted(user):
         out.append(Waiting(heading, "Read and accept the terms of use", reverse("terms"), "to do"))
-    if user.password_chosen_at is None:
-        text = "Choose your own password: the operator knows the present one"
-        out.append(Waiting(heading, text, reverse("accounts:password"), "to do"))
     # Training is asked of those whose runs read data: the gate wants it of nobody else.
     if holds(user, Role.RESEARCHER) and not training_valid(user):
         note = "Ask the operator to record your course once you have completed it."

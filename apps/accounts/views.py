@@ -18,7 +18,12 @@ from apps.accounts.roles import ROLES, Role
 from apps.core.clock import now
 from apps.core.errors import Invalid
 from apps.core.lifecycle import recorder
-from apps.core.views import act, public
+from apps.core.views import act, before_password, public
+
+BEFORE_YOU_GO_ON = "The operator of this portal chose your present password, and so knows it. Choose your own before you go on."
+ELSEWHERE = (
+    "You stay signed in here and are signed out everywhere else. API tokens work until you revoke them."
+)
 
 
 @public
@@ -75,6 +80,7 @@ def _too_many(request: HttpRequest, reason: str, remedy: str) -> HttpResponse:
 
 
 @public
+@before_password
 @require_POST
 def logout(request: HttpRequest) -> HttpResponse:
     """End the session. Only by POST, so that no image or link can do it."""
@@ -91,6 +97,7 @@ def logout(request: HttpRequest) -> HttpResponse:
     return redirect("front")
 
 
+@before_password
 @require_GET
 def stay(request: HttpRequest) -> HttpResponse:
     """ "Stay signed in" of the session warning: renews the session, answers nothing."""
@@ -118,10 +125,11 @@ def account(request: HttpRequest) -> HttpResponse:
     )
 
 
+@before_password
 @require_http_methods(["GET", "POST"])
 def password(request: HttpRequest) -> HttpResponse:
-    """Replace one's own password; other sessions end."""
-    form = PasswordForm(request.POST or None)
+    """Replace one's own password; other sessions end. Whoever still has the first one is sent here from everywhere."""
+    form, first = PasswordForm(request.POST or None), me(request).password_chosen_at is None
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         if act(
@@ -133,13 +141,13 @@ def password(request: HttpRequest) -> HttpResponse:
             new=data["new"],
         ):
             auth.update_session_auth_hash(request, me(request))
-            return redirect("accounts:account")
+            return redirect("home" if first else "accounts:account")
     context = {
-        "title": "Change your password",
+        "title": "Choose your own password" if first else "Change your password",
         "form": form,
-        "button_text": "Change password",
-        "cancel_url": reverse("accounts:account"),
-        "intro": "You stay signed in here and are signed out everywhere else. API tokens work until you revoke them.",
+        "button_text": "Choose password" if first else "Change password",
+        "cancel_url": None if first else reverse("accounts:account"),
+        "intro": BEFORE_YOU_GO_ON if first else ELSEWHERE,
     }
     return render(request, "form_page.html", context)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -18,12 +16,11 @@ from apps.audit.models import Checkpoint, Entry
 from apps.audit.permissions import require_see, rules
 from apps.audit.sequencer import LogBroken, log_verifier, reader, seal_log
 from apps.core.errors import Conflict
-from apps.core.keys import hpke_key, signing_key
+from apps.core.keys import broker_public, signing_key
 from apps.core.tasks import Waiting
 from strongroom import translog
 from strongroom.errors import LogError
 from strongroom.package import PortalKeys
-from strongroom.signing import key_id
 
 
 @dataclass(frozen=True)
@@ -154,17 +151,12 @@ def portal_keys() -> dict[str, Any]:
             verdict_key=_signing_public("verdict"),
             software_attesters=(_signing_public("software-attester"),),
         ).to_json(),
-        "broker": _hpke_public("broker"),
+        "broker": broker_public().to_json(),
     }
 
 
 def _signing_public(name: str) -> bytes:
     return signing_key(name).public_key().public_bytes_raw()
-
-
-def _hpke_public(name: str) -> dict[str, str]:
-    raw = hpke_key(name).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return {"suite": "x25519", "public": base64.b64encode(raw).decode(), "id": key_id(raw)}
 
 
 def named(rows: list[Entry]) -> list[tuple[Entry, str]]:

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from rest_framework import exceptions, pagination, parsers, throttling
 from rest_framework.response import Response
 
+from apps.core.addresses import client_address
 from apps.core.errors import DomainError, unstorable
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ class JSONParser(parsers.JSONParser):
 
 class _Counted(throttling.SimpleRateThrottle):
     """Counts in the cache. While the cache is away nothing is counted, and the portal goes on."""
+
+    def get_ident(self, request: Any) -> str:
+        return client_address(request)
 
     def allow_request(self, request: Any, view: Any) -> bool:
         try:

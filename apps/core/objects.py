@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -19,7 +21,10 @@ class ObjectStore(Protocol):
     """Names are lower-case paths chosen by us, never by a user. Every call may be repeated."""
 
     def append(self, name: str, offset: int, chunks: Iterator[bytes], *, limit: int) -> int:
-        """Write `chunks` at `offset`, which must equal the present size (else ValueError). Returns the new size."""
+        """Write `chunks` at `offset`, which must equal the present size (else ValueError). Returns the new size.
+
+        Of two calls at one offset at once, one writes and the other finds the offset taken, as if it had come later.
+        """
 
     def put(self, name: str, chunks: Iterator[bytes]) -> tuple[str, int]:
         """Store atomically, replacing what was there. Returns (sha256 hex, size in bytes)."""
@@ -48,17 +53,13 @@ class FileStore:
         return path
 
     def append(self, name: str, offset: int, chunks: Iterator[bytes], *, limit: int) -> int:
-        path = self._path(name)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        with os.fdopen(fd, "r+b") as f:
-            size = f.seek(0, os.SEEK_END)
-            if size != offset:
-                raise ValueError(f"offset {offset} given, {size} bytes are there")
+        fd = os.open(self._path(name), os.O_RDWR | os.O_CREAT, 0o600)
+        with os.fdopen(fd, "r+b", buffering=0) as f:
+            size = _write_at(f, offset, b"")
             for chunk in chunks:
                 if size + len(chunk) > limit:
                     raise OverflowError("object larger than announced")
-                f.write(chunk)
-                size += len(chunk)
+                size = _write_at(f, size, chunk)
             return size
 
     def put(self, name: str, chunks: Iterator[bytes]) -> tuple[str, int]:
@@ -91,6 +92,24 @@ class FileStore:
 
     def delete(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)
+
+
+def _write_at(f: FileIO, offset: int, piece: bytes) -> int:
+    """Write `piece` at the end of the file, which must be at `offset` (else ValueError). Returns where the end is then.
+
+    Look and write are one step under the file's lock, which is never held while a caller waits for the network.
+    """
+    fcntl.flock(f, fcntl.LOCK_EX)
+    try:
+        size = f.seek(0, os.SEEK_END)
+        if size != offset:
+            raise ValueError(f"offset {offset} given, {size} bytes are there")
+        left = memoryview(piece)
+        while left:
+            left = left[f.write(left) :]
+        return size + len(piece)
+    finally:
+        fcntl.flock(f, fcntl.LOCK_UN)
 
 
 def store() -> ObjectStore:

@@ -22,6 +22,12 @@ def public(view: View) -> View:
     return view
 
 
+def before_password(view: View) -> View:
+    """Mark a page as open to somebody who still has to replace the first password that an operator chose for them."""
+    view.before_password = True  # type: ignore[attr-defined]
+    return view
+
+
 def page_of(request: HttpRequest, queryset: QuerySet[Any], size: int = 25) -> Page[Any]:
     """The page of `queryset` that the address asks for (?page=N); out of range gives the nearest one."""
     return Paginator(queryset, size).get_page(request.GET.get("page"))
@@ -51,4 +57,4 @@ def act(
     return True if result is None else result
 
 
-__all__ = ["act", "page_of", "public"]
+__all__ = ["act", "before_password", "page_of", "public"]

@@ -11,15 +11,14 @@ from apps.accounts.permissions import holds, organisations_of
 from apps.accounts.roles import ROLES, Role
 from apps.core.errors import Denied
 from apps.datasets.models import AccessRequest, Agreement, Signature, Stage1Release
-from apps.datasets.permissions import acts_for, can_download_release, managed, require_acts_for
-from apps.datasets.states import DatasetState
+from apps.datasets.permissions import acts_for, managed, require_acts_for
 from apps.projects.permissions import refuse_belonging
 
 Side = Signature.Side
 
 
 def require_decide_access(user: User, request: AccessRequest, *, to: str) -> None:
-    """Acts for the dataset's custodian and has no part in the project."""
+    """To grant use, or to decide whether to: acts for the dataset's custodian and has no part in the project."""
     require_acts_for(user, request.dataset, to=to)
     refuse_belonging(user, request.project, to=to)
 
@@ -30,6 +29,11 @@ def can_decide_access(user: User | Any, request: AccessRequest) -> bool:
     except Denied:
         return False
     return True
+
+
+def require_stop_access(user: User, request: AccessRequest, *, to: str) -> None:
+    """To suspend or revoke: everybody who acts for the dataset. A part in the project is no bar to stopping it."""
+    require_acts_for(user, request.dataset, to=to)
 
 
 def visible_requests(user: User | Any) -> QuerySet[AccessRequest]:
@@ -91,11 +95,3 @@ def require_terminate(user: User, agreement: Agreement) -> None:
 def can_view_release(user: User | Any, release: Stage1Release) -> bool:
     """The report is computed on real data, so the release's own page is for those who act for the custodian."""
     return acts_for(user, release.version.dataset)
-
-
-def may_download(user: User | Any, release: Stage1Release) -> bool:
-    """`can_download_release`, and for everybody but its custodians only while the dataset is open for use."""
-    dataset = release.version.dataset
-    return can_download_release(user, release) and (
-        dataset.state == DatasetState.PUBLISHED or acts_for(user, dataset)
-    )

@@ -48,12 +48,23 @@ class Dataset(UUIDModel):
         max_length=20, choices=ProgramApproval.choices, default=ProgramApproval.REVIEWER
     )
     dictionary = models.JSONField(default=dict)  # Table Schema; frozen into each version
+    # Who holds the keys: "" is this portal's own broker (brokers.py). The keys are public: [{"suite", "public", "id"}].
+    key_broker = models.CharField(max_length=200, blank=True, default="")
+    key_broker_url = models.CharField(max_length=300, blank=True, default="")
+    key_broker_keys = models.JSONField(default=list, blank=True)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
 
     class Meta:
         ordering = ["title"]
         indexes = [models.Index(fields=["state", "title"])]
         permissions = [("manage_dataset", "May act for the custodian on this dataset")]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(key_broker="", key_broker_url="")
+                | (~models.Q(key_broker="") & ~models.Q(key_broker_url="")),
+                name="dataset_key_broker_paired",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.title
@@ -81,7 +92,7 @@ class DatasetVersion(UUIDModel):
     media_type = models.CharField(
         max_length=60, choices=[("text/csv", "CSV"), ("application/vnd.apache.parquet", "Parquet")]
     )
-    object_name = models.CharField(max_length=200)
+    object_name = models.CharField(max_length=200)  # empty once the file of a refused version is deleted
     announced_size = models.BigIntegerField()  # bytes of ciphertext
     received_size = models.BigIntegerField(default=0)
     seal = models.JSONField(default=dict)

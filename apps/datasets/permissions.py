@@ -10,8 +10,9 @@ from typing import Any
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from apps.accounts.models import Organisation, User
+from apps.accounts.models import Organisation, RoleHolding, User
 from apps.accounts.permissions import holds, organisations_of, require_role
+from apps.accounts.queries import live
 from apps.accounts.roles import Role
 from apps.core.clock import now
 from apps.core.errors import Denied
@@ -111,13 +112,28 @@ def managers(dataset: Dataset) -> QuerySet[User]:
     )
 
 
+def left_alone(user: User, organisation: Organisation, among: list[Any]) -> list[str]:
+    """Titles of those datasets (ids `among`) of the organisation for which nobody but this person can act."""
+    others = DatasetUserObjectPermission.objects.filter(
+        content_object_id=OuterRef("pk"),
+        permission__codename=MANAGE,
+        user__is_active=True,
+        user_id__in=live(RoleHolding.objects.filter(role=Role.CUSTODIAN, organisation=organisation)).values(
+            "user_id"
+        ),
+    ).exclude(user_id=user.pk)
+    alone = Dataset.objects.filter(~Exists(others), pk__in=among).order_by("title")
+    return list(alone.values_list("title", flat=True))
+
+
 def can_download_release(user: User | Any, release: Stage1Release) -> bool:
-    """Custodians of the dataset may, from the review on; members of a project with access in force may, once released."""
+    """Custodians of the dataset may, from the review on; members of a project with access in force may, once released
+    and while the dataset is open for use."""
     if not getattr(user, "is_authenticated", False) or not user.is_active or not release.sha256:
         return False
     if acts_for(user, release.version.dataset):
         return True
-    if release.state != ReleaseState.RELEASED:
+    if release.state != ReleaseState.RELEASED or release.version.dataset.state != DatasetState.PUBLISHED:
         return False
     today = now().date()
     return AccessRequest.objects.filter(

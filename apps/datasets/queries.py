@@ -171,25 +171,6 @@ def requests_to(dataset: Dataset) -> list[AccessRequest]:
     return list(dataset.access_requests.select_related("project__organisation").order_by("-created_at")[:50])
 
 
-def timeline(obj: Dataset | DatasetVersion) -> list[dict[str, Any]]:
-    """The object's history for a page: what, by whom (a name, or the portal), when, why. Two queries."""
-    changes = list(history(obj))
-    ids = {c.by.removeprefix("user:") for c in changes if c.by.startswith("user:")}
-    names = {str(u.pk): u.name for u in User.objects.filter(pk__in=ids)}
-    labels = obj.LIFECYCLE.labels
-    return [
-        {
-            "text": labels[c.to_state],
-            "by": names.get(c.by.removeprefix("user:"), "Somebody")
-            if c.by.startswith("user:")
-            else "The portal",
-            "at": c.at,
-            "reason": c.reason or None,
-        }
-        for c in reversed(changes)
-    ]
-
-
 def last_reason(obj: Dataset | DatasetVersion) -> str:
     """Why the object came into the state it is in; "" where no reason was due."""
     last = history(obj).last()
@@ -275,7 +256,6 @@ __all__ = [
     "releases_of",
     "requests_to",
     "threshold",
-    "timeline",
     "version_for",
     "versions_of",
     "waiting_for",

@@ -12,10 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.conf import settings
+from django.core.cache import cache
 from django.db import connection
+from redis.exceptions import RedisError
 
 from apps.datasets.states import DatasetState, ReleaseState, VersionState
 
+Counts = dict[str, list[tuple[str, str, int]]]  # per facet, and "total": (value, label, count)
+_WHOLE = "datasets.catalogue.counts"
 FACETS = ("custodian", "keyword", "personal", "standin", "place")
 MAX_OPTIONS = 12
 MAX_CHOSEN = 20
@@ -94,7 +99,8 @@ SELECT f.kind, coalesce(o.slug, f.value), coalesce(o.name, f.value), f.n FROM (
 
 
 def find(search: Search, *, start: int, size: int) -> Found:
-    """Published datasets that match. `start` and `size` choose the page. Two statements, whatever is asked."""
+    """Published datasets that match. `start` and `size` choose the page. Two statements, whatever is asked; one while
+    the counts of the whole catalogue, which everybody asks for, are remembered."""
     parameters: dict[str, Any] = {
         "released": ReleaseState.RELEASED,
         "accepted": VersionState.ACCEPTED,
@@ -130,12 +136,40 @@ def find(search: Search, *, start: int, size: int) -> Found:
     with connection.cursor() as cursor:
         cursor.execute(_PAGE.format(where=where + narrowed, order=order), parameters)
         ids = [row[0] for row in cursor.fetchall()]
+    whole = not search.text and search.year is None and not narrowed
+    counted = _remembered() if whole else None
+    if counted is None:
+        counted = _count(statement, parameters)
+        if whole:
+            _remember(counted)
+    total = counted["total"][0][2]
+    return Found(ids, total, {name: _top(counted[name], set(chosen[name])) for name in FACETS})
+
+
+def _count(statement: str, parameters: Mapping[str, Any]) -> Counts:
+    counted: Counts = {name: [] for name in (*FACETS, "total")}
+    with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
-        counted: dict[str, list[tuple[str, str, int]]] = {name: [] for name in (*FACETS, "total")}
         for kind, value, label, n in cursor.fetchall():
             counted[kind].append((value or "", label or "", n))
-    total = counted.pop("total")[0][2]
-    return Found(ids, total, {name: _top(counted[name], set(chosen[name])) for name in FACETS})
+    return counted
+
+
+def _remembered() -> Counts | None:
+    """The counts of the whole catalogue as they were less than CATALOGUE_COUNTS_SECONDS ago, if they are known."""
+    try:
+        found: Counts | None = cache.get(_WHOLE) if settings.CATALOGUE_COUNTS_SECONDS else None
+    except RedisError:
+        return None
+    return found
+
+
+def _remember(counted: Counts) -> None:
+    try:
+        if settings.CATALOGUE_COUNTS_SECONDS:
+            cache.set(_WHOLE, counted, settings.CATALOGUE_COUNTS_SECONDS)
+    except RedisError:
+        pass  # without the cache everybody counts
 
 
 def _all(names: tuple[str, ...]) -> str:

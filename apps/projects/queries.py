@@ -69,6 +69,11 @@ def projects_of(user: User | Any) -> QuerySet[Project]:
     )
 
 
+def has_projects(user: User | Any) -> bool:
+    """Whether `projects_of` has any."""
+    return Membership.objects.filter(user=user, left_at__isnull=True).exists()
+
+
 def lead_of(project: Project) -> User | None:
     """The principal investigator. Needs `people`, as the functions above fetch it."""
     return next((m.user for m in project.people if m.role == PI), None)  # type: ignore[attr-defined]

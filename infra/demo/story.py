@@ -19,7 +19,7 @@ from typing import Any
 
 from infra.demo.tools import ROOT, Machine, StepFailed, Story, until
 from infra.demo.web import Person
-from infra.demo.world import ORGANISATIONS, PASSWORD, PEOPLE
+from infra.demo.world import FIRST_PASSWORD, ORGANISATIONS, PASSWORD, PEOPLE
 
 ANSWERS: dict[str, dict[str, Any]] = {
     "people": {
@@ -85,7 +85,7 @@ class Demo:
                 name=person.name,
                 email=person.email,
                 organisation=names[person.organisation],
-                password=PASSWORD,
+                password=FIRST_PASSWORD,
             )
             page, pk = operator.address, operator.id
             for role in person.roles:
@@ -101,6 +101,9 @@ class Demo:
                     completed_on_year=day.year,
                 )
             assert page
+        for person in PEOPLE:
+            key = person.email.partition("@")[0]
+            self.people[key] = Person(self.portal, person.email, FIRST_PASSWORD).choose_password(PASSWORD)
         for key in ("lead", "colleague"):
             researcher = self.at(key)
             researcher.open("/account")

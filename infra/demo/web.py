@@ -124,6 +124,15 @@ class Person:
         self.send(email=self.email, password=self.password)
         return self
 
+    def choose_password(self, own: str) -> Person:
+        """What everybody does first: signing in with the operator's password leads to the page of one's own."""
+        self.sign_in()
+        if not self.address.endswith("/account/password"):
+            raise PageError(f"{self.email}: the portal did not ask for a password of their own")
+        self.send(current=self.password, new=own, again=own)
+        self.password = own
+        return self
+
     def open(self, address: str) -> _Reader:
         """Go to a page. Raises PageError unless it is there."""
         return self._arrived(self._http.get(address))

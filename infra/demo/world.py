@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PASSWORD = "correct-horse-battery"  # noqa: S105  printed for everybody to use
+FIRST_PASSWORD = "told-by-the-operator"  # noqa: S105  replaced by each person when they first sign in
 
 ORGANISATIONS = (
     ("northern-university", "Northern University", "university"),

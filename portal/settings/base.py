@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import dj_database_url
 from csp.constants import NONE, SELF
@@ -55,6 +57,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "portal.middleware.SecurityHeaders",
     "portal.middleware.LoginRequired",
+    "portal.middleware.OwnPassword",
     "portal.middleware.DomainErrors",
     "axes.middleware.AxesMiddleware",
 ]
@@ -132,6 +135,10 @@ AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = 0.25
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
+# How many proxies of ours stand before the portal, each adding to X-Forwarded-For. With too few, everybody comes from
+# the proxy's address; with too many, a caller chooses theirs.
+TRUSTED_PROXIES = int(os.environ.get("STRONGROOM_TRUSTED_PROXIES", "0"))
+AXES_CLIENT_IP_CALLABLE = "apps.core.addresses.client_address"
 AXES_LOCKOUT_CALLABLE = "apps.accounts.views.locked_out"
 AXES_USERNAME_FORM_FIELD = "username"
 AXES_VERBOSE = False
@@ -234,13 +241,91 @@ CELERY_BEAT_SCHEDULE = {
 OBJECT_STORE = {"backend": "files", "root": str(VAR / "objects")}
 KEY_DIRECTORY = VAR / "keys"
 RUN_DIRECTORY = VAR / "runs"
-RUN_BACKENDS = ["local"]
 DEFAULT_BACKEND = os.environ.get("STRONGROOM_BACKEND", "local")
+# Kinds of machines that workers know; the default one is always among them.
+RUN_BACKENDS = list(
+    dict.fromkeys([DEFAULT_BACKEND, *filter(None, os.environ.get("STRONGROOM_BACKENDS", "").split(","))])
+)
 PROGRAMS_PYTHON = os.environ.get(
     "STRONGROOM_PROGRAMS_PYTHON", str(BASE_DIR / ".venv-programs" / "bin" / "python")
 )
+
+# --- Machines (docs/reference/settings.md, section Machines). A backend that is not switched on reads none of these.
+# The runner's image by digest: registry/name@sha256:... An image knows its environment by its entry point, so two kinds of
+# containers need two: each has a variable of its own, and the first one stands in for those that are not set.
+_image = os.environ.get("STRONGROOM_RUNNER_IMAGE", "")
+RUNNER_IMAGE_REFERENCES = {
+    "gcp": os.environ.get("STRONGROOM_RUNNER_IMAGE_GCP", _image),
+    "azure-aci": os.environ.get("STRONGROOM_RUNNER_IMAGE_AZURE_ACI", _image),
+    "kubernetes": os.environ.get("STRONGROOM_RUNNER_IMAGE_KUBERNETES", _image),
+}
+# This installation's mark on its machines, "" for one made of PORTAL_ID. Two installations must never share it.
+RUN_INSTALLATION = os.environ.get("STRONGROOM_INSTALLATION", "")
+_AZURE = {
+    "subscription": os.environ.get("STRONGROOM_AZURE_SUBSCRIPTION", ""),
+    "resource_group": os.environ.get("STRONGROOM_AZURE_RESOURCE_GROUP", ""),
+    "location": os.environ.get("STRONGROOM_AZURE_LOCATION", ""),
+}
+AZURE = {
+    **_AZURE,
+    "subnet": os.environ.get("STRONGROOM_AZURE_SUBNET", ""),
+    "image": os.environ.get("STRONGROOM_AZURE_IMAGE", ""),
+    "encryption": os.environ.get("STRONGROOM_AZURE_ENCRYPTION", "DiskWithVMGuestState"),
+    "disk_gib": int(os.environ.get("STRONGROOM_AZURE_DISK_GIB", "32")),
+    "spot": os.environ.get("STRONGROOM_AZURE_SPOT", "") == "true",
+}
+AZURE_ACI = {
+    **_AZURE,
+    "subnet": os.environ.get("STRONGROOM_AZURE_ACI_SUBNET", ""),
+    "policy_file": os.environ.get("STRONGROOM_AZURE_ACI_CCE_POLICY_FILE", ""),
+    "layers_file": os.environ.get("STRONGROOM_AZURE_ACI_LAYERS_FILE", ""),
+    "registry_identity": os.environ.get("STRONGROOM_AZURE_ACI_REGISTRY_IDENTITY", ""),
+    "registry_server": os.environ.get("STRONGROOM_AZURE_ACI_REGISTRY_SERVER", ""),
+}
+GCP = {
+    "project": os.environ.get("STRONGROOM_GCP_PROJECT", ""),
+    "zone": os.environ.get("STRONGROOM_GCP_ZONE", ""),
+    "subnet": os.environ.get("STRONGROOM_GCP_SUBNET", ""),
+    "source_image": os.environ.get("STRONGROOM_GCP_SOURCE_IMAGE", ""),
+    "service_account": os.environ.get("STRONGROOM_GCP_SERVICE_ACCOUNT", ""),
+    "confidential_type": os.environ.get("STRONGROOM_GCP_CONFIDENTIAL_TYPE", "SEV_SNP"),
+    "min_cpu_platform": os.environ.get("STRONGROOM_GCP_MIN_CPU_PLATFORM", ""),
+    "disk_gib": int(os.environ.get("STRONGROOM_GCP_DISK_GIB", "20")),
+    "disk_type": os.environ.get("STRONGROOM_GCP_DISK_TYPE", "pd-balanced"),
+    "spot": os.environ.get("STRONGROOM_GCP_SPOT", "") == "true",
+}
+KUBERNETES = {
+    "namespace": os.environ.get("STRONGROOM_KUBERNETES_NAMESPACE", ""),
+    "portal_cidrs": tuple(filter(None, os.environ.get("STRONGROOM_KUBERNETES_PORTAL_CIDRS", "").split(","))),
+    "portal_ip": os.environ.get("STRONGROOM_KUBERNETES_PORTAL_IP", ""),
+    "runtime_class": os.environ.get("STRONGROOM_KUBERNETES_RUNTIME_CLASS", ""),
+    "kubeconfig": os.environ.get("STRONGROOM_KUBERNETES_KUBECONFIG", ""),
+    "context": os.environ.get("STRONGROOM_KUBERNETES_CONTEXT", ""),
+    "service_account": os.environ.get("STRONGROOM_KUBERNETES_SERVICE_ACCOUNT", "default"),
+    "pull_secret": os.environ.get("STRONGROOM_KUBERNETES_PULL_SECRET", ""),
+    "gpu_resource": os.environ.get("STRONGROOM_KUBERNETES_GPU_RESOURCE", "nvidia.com/gpu"),
+}
+# Sizes that a run may choose from, per backend. Prices are the operator's own figures; none is given here.
+RUN_SIZES: dict[str, dict[str, dict[str, Any]]] = {
+    "azure": {
+        "small": {"machine": "Standard_DC4as_v5", "vcpus": 4, "memory_gib": 16},
+        "large": {"machine": "Standard_DC16as_v5", "vcpus": 16, "memory_gib": 64},
+    },
+    "azure-aci": {"small": {"vcpus": 4, "memory_gib": 16}},
+    "gcp": {
+        "small": {"machine": "n2d-standard-4", "vcpus": 4, "memory_gib": 16},
+        "large": {"machine": "n2d-standard-16", "vcpus": 16, "memory_gib": 64},
+    },
+    "kubernetes": {"small": {"vcpus": 2, "memory_gib": 8}, "large": {"vcpus": 8, "memory_gib": 32}},
+}
+# The operator's own tables, as JSON in a file: {"gcp": {"small": {...}}}. A backend named there is replaced whole.
+if _sizes_file := os.environ.get("STRONGROOM_RUN_SIZES_FILE"):
+    RUN_SIZES.update(json.loads(Path(_sizes_file).read_text()))
+# Backends whose evidence shows no hardware protection: real personal data never meets them.
+# Kubernetes is one whatever its runtime class: a pod's runner has software evidence only, in this version.
+SOFTWARE_BACKENDS = frozenset({"local", "kubernetes"})
 # True while the default backend's evidence gives no hardware protection: every page then says so.
-SOFTWARE_EVIDENCE_ONLY = True
+SOFTWARE_EVIDENCE_ONLY = DEFAULT_BACKEND in SOFTWARE_BACKENDS
 
 RUN_LIMITS = {
     "cpu_seconds": 600,
@@ -259,12 +344,42 @@ for _name, _value in json.loads(os.environ.get("STRONGROOM_RUN_LIMITS") or "{}")
     RUN_LIMITS[_name] = _value
 MAX_PROGRAM_BYTES = 20 * 1024**2
 MAX_DATASET_BYTES = 50 * 1024**3
+# Days for which the sealed file of a refused upload stays, for questions about the refusal. 0: until the next sweep.
+REFUSED_CIPHERTEXT_DAYS = int(os.environ.get("STRONGROOM_REFUSED_CIPHERTEXT_DAYS", "7"))
+# For so long the catalogue shows the same counts of all datasets: they cost more than the page. 0: count each time.
+CATALOGUE_COUNTS_SECONDS = 30
 SMALL_CELL_THRESHOLD = 10
 TERMS_VERSION = "1"
 # Whom to write to, shown on the contact page.
 CONTACT = os.environ.get("STRONGROOM_CONTACT", "")
 # Machines of one backend at once; further runs wait in the queue.
 MAX_LIVE_MACHINES = int(os.environ.get("STRONGROOM_MAX_LIVE_MACHINES", "4"))
+
+# --- Runner image (docs/how-to/runner-image.md) ---
+# The digest that manifests name, by backend. A backend that is not here runs this checkout's own files, as `local` does.
+# A disk image has a digest of its own, as JSON: {"azure": "sha256:..."}.
+# (Software evidence of kubernetes shows the hash of the runner's files, not the container's digest.)
+RUNNER_IMAGES: dict[str, str] = {
+    name: reference.rpartition("@")[2]
+    for name, reference in RUNNER_IMAGE_REFERENCES.items()
+    if reference and name not in SOFTWARE_BACKENDS
+}
+RUNNER_IMAGES |= json.loads(os.environ.get("STRONGROOM_RUNNER_IMAGES") or "{}")
+for _name, _value in RUNNER_IMAGES.items():
+    if not isinstance(_value, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", _value):
+        raise ImproperlyConfigured(
+            f"The runner image of {_name!r} is named without a digest (sha256: and 64 hexadecimal digits). A tag can be "
+            "moved: see STRONGROOM_RUNNER_IMAGE and STRONGROOM_RUNNER_IMAGES."
+        )
+# Reference values of those images for evidence that measures machines: a policy's `code` entries, as JSON in a file. For
+# rehearsals, and until a custodian sets a policy.
+RUNNER_CODE: list[dict[str, object]] = []
+if _code_file := os.environ.get("STRONGROOM_RUNNER_CODE_FILE"):
+    RUNNER_CODE = json.loads(Path(_code_file).read_text())
+# Trust anchors of one's own, beside those of the package: a folder with an anchors.json.
+TRUST_DIRECTORY = os.environ.get("STRONGROOM_TRUST_DIRECTORY", "")
+# Evidence of a made-up authority shows nothing. Only the test suite sets this; no variable does.
+ALLOW_TEST_ANCHORS = False
 
 LOGGING = {
     "version": 1,

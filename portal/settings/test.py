@@ -16,3 +16,6 @@ STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.Static
 KEY_DIRECTORY = Path(VAR) / "keys"
 AXES_ENABLED = True
 assert MIDDLEWARE
+
+# What a test publishes must be counted at once.
+CATALOGUE_COUNTS_SECONDS = 0

@@ -197,7 +197,7 @@ DATASETS: dict[str, Rule] = {
     "datasets:mine": read(ALL_CUSTODIANS),
     "datasets:register": form(ALL_CUSTODIANS),
     "datasets:version": read(CUSTODIANS),
-    "datasets:upload": form(CUSTODIANS),
+    "datasets:upload": read(CUSTODIANS),
     "datasets:give_up": form(CUSTODIANS),
     "datasets:check_again": send(CUSTODIANS),
     "datasets:manage": read(CUSTODIANS),
@@ -226,6 +226,19 @@ DATASETS: dict[str, Rule] = {
     "api:version-finish": send(CUSTODIANS),
     "api:version-give-up": send(CUSTODIANS),
     "api:version-check-again": send(CUSTODIANS),
+}
+
+ATTESTATION: dict[str, Rule] = {
+    "attestation:policy": read(CUSTODIANS),
+    "attestation:policy_version": read(CUSTODIANS),
+    "attestation:policy_change": form(CUSTODIANS),
+    "attestation:policy_paste": form(CUSTODIANS),
+    "attestation:policy_confirm": send(CUSTODIANS),
+    "attestation:key_broker": form(CUSTODIANS),
+    "api:release-policy": each(GET=CUSTODIANS, PUT=CUSTODIANS),
+    "api:release-policies": read(CUSTODIANS),
+    "api:release-policy-preview": send(CUSTODIANS),
+    "api:key-broker": each(GET=CUSTODIANS, PUT=CUSTODIANS),
 }
 
 ACCESS: dict[str, Rule] = {
@@ -317,6 +330,7 @@ JOBS: dict[str, Rule] = {
 # A run's machine is no person: nobody's session opens its protocol. `claim` is open, its one-time token is in the body.
 RUNNER: dict[str, Rule] = {
     "runner-claim": send(EVERYBODY),
+    "runner-challenge": send(NOBODY),
     "runner-keys": send(NOBODY),
     "runner-input": read(NOBODY),
     "runner-program": read(NOBODY),
@@ -335,4 +349,6 @@ AUDIT: dict[str, Rule] = {
     "api:audit-proof": read(AUDITOR | LEAD),
 }
 
-EXPECTED: dict[str, Rule] = PORTAL | ACCOUNTS | PROJECTS | DATASETS | ACCESS | JOBS | RUNNER | AUDIT
+EXPECTED: dict[str, Rule] = (
+    PORTAL | ACCOUNTS | PROJECTS | DATASETS | ATTESTATION | ACCESS | JOBS | RUNNER | AUDIT
+)

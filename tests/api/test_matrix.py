@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from django.test import RequestFactory
 from rest_framework.permissions import AllowAny
 
 from apps.accounts import actions as accounts
@@ -14,8 +15,8 @@ from apps.audit.permissions import ReadScope
 from apps.datasets.api.parts import PublicRead
 from tests import factories
 from tests.api.asking import Asker, let_in, quick
-from tests.api.expected import ACTORS, EXPECTED, NOBODY
-from tests.api.routes import Route, routes
+from tests.api.expected import ACTORS, EXPECTED
+from tests.api.routes import METHODS, Route, routes
 from tests.api.world import Call, Matrix
 
 _world, w = factories.fixtures(Matrix)
@@ -51,6 +52,16 @@ def test_every_method_of_the_api_is_declared() -> None:
     assert missing == set()
 
 
+PAGES = [route for route in ROUTES.values() if not route.is_class]
+
+
+@pytest.mark.parametrize("route", PAGES, ids=lambda r: r.name)
+def test_a_page_has_the_declared_methods_only(route: Route, rf: RequestFactory) -> None:
+    """Above all: what is only read refuses POST. A view that lets the method through misses its arguments here."""
+    for method in set(METHODS) - set(EXPECTED[route.name]):
+        assert route.view(rf.generic(method, "/")).status_code == 405, method
+
+
 def test_every_actor_is_there(_world: Matrix, db: None) -> None:
     assert set(_world.actors) == ACTORS
     assert set(_world.calls) <= set(EXPECTED)
@@ -81,8 +92,8 @@ def test_route(_world: Matrix, asker: Asker, key: str, db: None) -> None:
                 wrong.append(
                     f"{method} as {actor}: {answer}, but {'is' if actor in rule[method] else 'is not'} declared"
                 )
-            elif method not in rule and let_in(answer) and actor not in rule.get("GET", NOBODY):
-                # A page that is only read may answer any method as it answers GET, to the same people.
+            elif method not in rule and answer not in (405, "login"):
+                # Strangers are sent to sign in first; to everybody else a method that is not declared does not exist.
                 wrong.append(f"{method} as {actor}: {answer}, and the method is not declared")
     assert wrong == []
 

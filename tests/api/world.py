@@ -13,6 +13,7 @@ from django.conf import settings
 from apps.accounts import actions as accounts
 from apps.accounts.models import User
 from apps.accounts.roles import Role
+from apps.attestation import actions as attestation
 from apps.audit.models import Entry
 from apps.audit.sequencer import seal_log
 from apps.core.clock import now
@@ -91,7 +92,15 @@ class Matrix:
 
     def _calls(self) -> dict[str, Call]:
         calls: dict[str, Call] = {}
-        for part in (self._accounts, self._projects, self._datasets, self._access, self._jobs, self._audit):
+        for part in (
+            self._accounts,
+            self._projects,
+            self._datasets,
+            self._attestation,
+            self._access,
+            self._jobs,
+            self._audit,
+        ):
             calls |= part()
         return calls
 
@@ -267,6 +276,25 @@ class Matrix:
             "api:version-check-again": Call(stuck, {}),
             "datasets:release_order": Call({"version_pk": accepted.pk}),
             "api:releases": Call({"pk": accepted.pk}, {"method": "gaussian_copula"}),
+        }
+
+    def _attestation(self) -> dict[str, Call]:
+        own = self.own
+        document = attestation.default_policy(personal_data=False)
+        made = attestation.set_policy(by=own.custodian, dataset=own.dataset, document=document)
+        public, ref = {"slug": own.dataset.slug}, {"ref": own.dataset.slug}
+        sent = {"document": json.dumps(document), "instead_of": made.sha256}
+        return {
+            "attestation:policy": Call(public),
+            "attestation:policy_version": Call({**public, "number": 1}),
+            "attestation:policy_change": Call(public),
+            "attestation:policy_paste": Call(public),
+            "attestation:policy_confirm": Call(public, sent, "form"),
+            "attestation:key_broker": Call(public),
+            "api:release-policy": Call(ref, {"policy": document}),
+            "api:release-policies": Call(ref),
+            "api:release-policy-preview": Call(ref, {"policy": document}),
+            "api:key-broker": Call(ref, {"broker": ""}),
         }
 
     def _access(self) -> dict[str, Call]:

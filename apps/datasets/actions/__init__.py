@@ -16,6 +16,7 @@ from apps.datasets.actions.agreements import (
     terminate_agreement,
     void_open_agreements,
 )
+from apps.datasets.actions.brokers import set_key_broker
 from apps.datasets.actions.catalogue import (
     add_manager,
     publish_dataset,
@@ -35,6 +36,7 @@ from apps.datasets.actions.releases import (
     release_making,
     withdraw_release,
 )
+from apps.datasets.actions.retention import remove_refused_ciphertext
 from apps.datasets.actions.versions import (
     announce_size,
     broker_key,
@@ -74,11 +76,13 @@ __all__ = [
     "release_made",
     "release_making",
     "remove_manager",
+    "remove_refused_ciphertext",
     "request_access",
     "restart_upload",
     "resume_access",
     "resume_dataset",
     "revoke_access",
+    "set_key_broker",
     "sign_agreement",
     "start_upload",
     "suspend_access",

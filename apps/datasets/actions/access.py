@@ -103,7 +103,7 @@ def withdraw_request(*, by: User, access_request: AccessRequest, reason: str) ->
 
 def suspend_access(*, by: User, access_request: AccessRequest, reason: str) -> None:
     """Stop all use for now: waiting and live runs are looked at again at once."""
-    access_permissions.require_decide_access(by, access_request, to="suspend its access")
+    access_permissions.require_stop_access(by, access_request, to="suspend its access")
     _stop(access_request, AccessState.SUSPENDED, by=by, reason=reason)
 
 
@@ -121,7 +121,7 @@ def resume_access(*, by: User, access_request: AccessRequest, reason: str) -> No
 
 def revoke_access(*, by: User, access_request: AccessRequest, reason: str) -> None:
     """End all use for good."""
-    access_permissions.require_decide_access(by, access_request, to="revoke its access")
+    access_permissions.require_stop_access(by, access_request, to="revoke its access")
     with transaction.atomic():
         lock(access_request)
         _stop(access_request, AccessState.REVOKED, by=by, reason=reason)

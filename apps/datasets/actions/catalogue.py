@@ -13,7 +13,7 @@ from django.core.validators import URLValidator
 from django.db import IntegrityError, transaction
 from guardian.shortcuts import assign_perm, remove_perm
 
-from apps.accounts.models import Organisation, User
+from apps.accounts.models import Organisation, RoleHolding, User
 from apps.accounts.permissions import holds
 from apps.accounts.roles import ROLES, Role
 from apps.core.errors import Conflict, Invalid
@@ -21,7 +21,15 @@ from apps.core.lifecycle import begin, recorder, transition
 from apps.core.outbox import enqueue
 from apps.datasets import dictionary as dictionaries
 from apps.datasets.models import Dataset
-from apps.datasets.permissions import MANAGE, granted, managers, require_acts_for, require_registers
+from apps.datasets.permissions import (
+    MANAGE,
+    granted,
+    left_alone,
+    managed,
+    managers,
+    require_acts_for,
+    require_registers,
+)
 from apps.datasets.states import DatasetState
 
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -241,6 +249,27 @@ def remove_manager(*, by: User, dataset: Dataset, user: User) -> None:
             return
         remove_perm(MANAGE, user, dataset)
         _record_manager("dataset.manager_removed", by, dataset, user)
+
+
+def keep_managed(holding: RoleHolding) -> None:
+    """A custodian's role is not taken back while datasets have nobody else who could stop their use. Raises Conflict.
+
+    Asked by accounts before it takes a role back. Closing an account asks nobody: an incident does not wait, and
+    opening the account again undoes it.
+    """
+    if holding.role != Role.CUSTODIAN:
+        return
+    own = managed(holding.user).filter(custodian=holding.organisation).exclude(state=DatasetState.WITHDRAWN)
+    # The locks of `remove_manager`, so that two managers who leave at once see each other.
+    locked = [dataset.pk for dataset in own.select_for_update(of=("self",)).only("pk").order_by("pk")]
+    alone = left_alone(holding.user, holding.organisation, locked)
+    if alone:
+        first = f"“{alone[0]}”" + (f" and {len(alone) - 1} more" if len(alone) > 1 else "")
+        raise Conflict(
+            "last_manager",
+            f"{holding.user.name} is the last person who can act for {first}, so nobody could stop the use of that data any more.",
+            "Let them add another custodian of the organisation as a manager first, or withdraw the data.",
+        )
 
 
 def _record_manager(event: str, by: User, dataset: Dataset, user: User) -> None:

@@ -14,10 +14,11 @@ from django.db.models import Max
 
 from apps.accounts.models import User
 from apps.core.errors import Conflict, Invalid
-from apps.core.keys import hpke_key
+from apps.core.keys import broker_public, key_store
 from apps.core.lifecycle import begin, recorder, transition
 from apps.core.objects import sha256_of, store
 from apps.core.outbox import enqueue
+from apps.datasets.brokers import fault_of, key_for
 from apps.datasets.models import Dataset, DatasetVersion
 from apps.datasets.permissions import require_acts_for, require_portal
 from apps.datasets.profile import publishable
@@ -28,12 +29,25 @@ from strongroom.seal import PublicKey, SealHeader, ciphertext_size, parse_seal_h
 MEDIA_TYPES = ("text/csv", "application/vnd.apache.parquet")
 SMALLEST = ciphertext_size(0)
 _PIECE = 1 << 20
-_WRAPPED_SIZE = {"x25519": 32 + 32 + 16}  # encapsulated key, data key, tag
 
 
-def broker_key() -> PublicKey:
-    """The portal's public key to which data keys are wrapped."""
-    return PublicKey("x25519", hpke_key("broker").public_key().public_bytes_raw())
+def broker_key(dataset: Dataset | None = None, *, browser: bool = True) -> PublicKey:
+    """The public key to which the data key of `dataset` is wrapped; None: of a dataset that this portal's broker holds.
+
+    browser: one that a browser can seal to (X25519); else the preferred one. Raises Conflict where there is none.
+    """
+    key = (
+        key_for(dataset, browser=browser)
+        if dataset
+        else (broker_public() if browser else key_store().public_keys()[0])
+    )
+    if key is None:
+        raise Conflict(
+            "no_browser_key",
+            "The key broker of this dataset has no key that a browser can seal to.",
+            "Seal and upload with `strongroom upload` on your own machine.",
+        )
+    return key
 
 
 def start_upload(
@@ -230,7 +244,6 @@ def finish_upload(*, by: User, version: DatasetVersion, seal: dict[str, Any] | b
 
 def _refuse_seal(row: DatasetVersion, header: SealHeader) -> None:
     stored = store().size(row.object_name)
-    key = broker_key()
     if header.dataset != str(row.dataset_id) or header.version != row.number:
         raise _seal_refused(
             f"The file was sealed for another dataset or version; this is version {row.number} of {row.dataset_id}."
@@ -243,14 +256,8 @@ def _refuse_seal(row: DatasetVersion, header: SealHeader) -> None:
         raise _seal_refused(
             f"The sealed file has {header.ciphertext.size:,} bytes, but {row.announced_size:,} were announced."
         )
-    if header.recipient != key.id or header.suite != key.suite:
-        raise _seal_refused(
-            f"The data key was wrapped for another recipient than this portal's key broker ({key.id})."
-        )
-    if len(header.wrapped_key) != _WRAPPED_SIZE[key.suite]:
-        raise _seal_refused(
-            f"The wrapped data key must have {_WRAPPED_SIZE[key.suite]} bytes, not {len(header.wrapped_key)}."
-        )
+    if fault := fault_of(row.dataset, header):
+        raise _seal_refused(fault)
 
 
 def give_up_upload(*, by: User, version: DatasetVersion, reason: str) -> DatasetVersion:

@@ -14,16 +14,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.accounts.authentication import HasScope
+from apps.accounts.authentication import HasScope, has_scope
 from apps.accounts.permissions import me
 from apps.accounts.reauth import reauthenticate
 from apps.core.api import Pagination
 from apps.core.errors import NotFound
-from apps.datasets import access_permissions, access_queries, actions, queries
+from apps.datasets import access_permissions, access_queries, actions, permissions, queries
 from apps.datasets.api.catalogue import REF
 from apps.datasets.api.parts import ErrorOut, ReasonIn
 from apps.datasets.models import AccessRequest, Signature, Stage1Release
-from apps.datasets.views.access import VERBS
+from apps.datasets.views.access import STOPS, VERBS
 from apps.datasets.views.releases import project_using, stream
 from apps.projects.queries import project_for
 
@@ -196,8 +196,10 @@ class AccessDecision(APIView):
 
 
 class AccessChange(APIView):
+    """Whoever keeps the data may stop its use with a token for custody too; all else is a decision."""
+
     permission_classes = [HasScope]
-    scopes = {"POST": "review"}
+    scopes = {"POST": ("review", "custody")}
 
     @extend_schema(
         operation_id="access_change",
@@ -209,6 +211,8 @@ class AccessChange(APIView):
     def post(self, request: Request, pk: UUID, verb: str) -> Response:
         if verb not in VERBS:
             raise NotFound("act")
+        if verb not in STOPS and not has_scope(request, "review"):
+            self.permission_denied(request, message=HasScope.message)
         item = access_queries.request_for(request.user, pk)
         VERBS[verb][0](by=me(request), access_request=item, reason=_read(ReasonIn, request)["reason"])
         return Response(AccessOut(item).data)
@@ -271,7 +275,7 @@ class AgreementSign(APIView):
 
 class AgreementTerminate(APIView):
     permission_classes = [HasScope]
-    scopes = {"POST": "review"}
+    scopes = {"POST": ("review", "custody")}
 
     @extend_schema(
         operation_id="agreement_terminate",
@@ -378,7 +382,7 @@ class StandIn(APIView):
     )
     def get(self, request: Request, ref: str) -> Response:
         release = queries.current_release(queries.dataset_by_ref(request.user, ref))
-        if release is None or not access_permissions.may_download(request.user, release):
+        if release is None or not permissions.can_download_release(request.user, release):
             raise NotFound("stand-in data that you may use")
         return Response(
             {**ReleaseOut(release).data, "dictionary": release.version.dictionary, "media_type": "text/csv"}
@@ -396,7 +400,7 @@ class ReleaseData(APIView):
     )
     def get(self, request: Request, pk: UUID) -> HttpResponseBase:
         item = Stage1Release.objects.select_related("version__dataset__custodian").filter(pk=pk).first()
-        if item is None or not access_permissions.may_download(request.user, item):
+        if item is None or not permissions.can_download_release(request.user, item):
             raise NotFound("stage-1 release")
         actions.record_download(
             by=me(request),

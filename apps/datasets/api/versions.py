@@ -24,7 +24,7 @@ from rest_framework.views import APIView
 from apps.accounts.authentication import HasScope
 from apps.accounts.permissions import me
 from apps.core.errors import Conflict, Invalid
-from apps.datasets import actions, permissions, queries
+from apps.datasets import actions, brokers, permissions, queries
 from apps.datasets.actions.versions import MEDIA_TYPES
 from apps.datasets.api.catalogue import REF
 from apps.datasets.api.parts import ErrorOut, ReasonIn
@@ -129,6 +129,11 @@ class BrokerKey(APIView):
     @extend_schema(
         operation_id="broker_key",
         summary="The key to which a dataset's data key is wrapped",
+        description="Without `dataset`: this portal's own key broker. `suite=any` gives the preferred key; without it, one that a browser can seal to.",
+        parameters=[
+            OpenApiParameter("dataset", OpenApiTypes.UUID),
+            OpenApiParameter("suite", str, enum=["browser", "any"]),
+        ],
         responses=KeyOut,
         examples=[
             OpenApiExample(
@@ -143,7 +148,9 @@ class BrokerKey(APIView):
         ],
     )
     def get(self, request: Request) -> Response:
-        return Response(actions.broker_key().to_json())
+        dataset = brokers.dataset_of(request.query_params.get("dataset"))
+        browser = request.query_params.get("suite") != "any"
+        return Response(actions.broker_key(dataset, browser=browser).to_json())
 
 
 class Versions(APIView):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -9,18 +10,19 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
+from apps.accounts.models import User
 from apps.accounts.permissions import me
-from apps.core.errors import NotFound
-from apps.core.lifecycle import history
+from apps.accounts.queries import timeline
+from apps.core.errors import Denied, NotFound
 from apps.core.views import act
-from apps.datasets import access_permissions, access_queries, actions, queries
+from apps.datasets import access_permissions, access_queries, actions, permissions, queries
 from apps.datasets.actions.access import USABLE
 from apps.datasets.forms.access import AccessDecisionForm, AccessRequestForm
 from apps.datasets.forms.catalogue import ReasonForm
 from apps.datasets.models import AccessRequest
 from apps.datasets.states import ACCESS, AGREEMENT, AccessState
 from apps.projects.models import Project
-from apps.projects.permissions import is_lead, is_member, require_lead
+from apps.projects.permissions import is_member, require_lead
 from apps.projects.queries import application_sections
 
 # What can be done to a request besides deciding it: verb -> (action, state it leads to, title, button, what it means).
@@ -30,6 +32,7 @@ VERBS = {
     "resume": (actions.resume_access, AccessState.ACTIVE, "Resume access", "Resume access", "The project can run programs on this dataset again."),
     "revoke": (actions.revoke_access, AccessState.REVOKED, "Revoke access", "Revoke access", "Every run of the project on this dataset is stopped at once, for good."),
 }  # fmt: skip
+STOPS = ("suspend", "revoke")
 
 
 @require_http_methods(["GET", "POST"])
@@ -60,13 +63,31 @@ def request_access(request: HttpRequest, slug: str) -> HttpResponse:
     )
 
 
+def require_change(user: User, item: AccessRequest, verb: str) -> None:
+    """The rule of the verb's action, asked before its form is shown. Raises Denied."""
+    if verb == "withdraw":
+        require_lead(user, item.project, to="withdraw its request")
+    elif verb in STOPS:
+        access_permissions.require_stop_access(user, item, to=f"{verb} its access")
+    else:
+        access_permissions.require_decide_access(user, item, to=f"{verb} its access")
+
+
+def may_change(user: User | Any, item: AccessRequest, verb: str) -> bool:
+    try:
+        require_change(user, item, verb)
+    except Denied:
+        return False
+    return True
+
+
 @require_safe
 def access(request: HttpRequest, pk: UUID) -> HttpResponse:
     item = access_queries.request_for(request.user, pk)
     decides = access_permissions.can_decide_access(request.user, item)
     verbs = []
     for verb, (_, target, _title, button, _note) in VERBS.items():
-        allowed = is_lead(request.user, item.project) if verb == "withdraw" else decides
+        allowed = may_change(request.user, item, verb)
         if (
             allowed
             and ACCESS.allows(item.state, target)
@@ -76,10 +97,10 @@ def access(request: HttpRequest, pk: UUID) -> HttpResponse:
     release = queries.current_release(item.dataset)
     version = item.project.versions.order_by("-number").first()
     context = {
-        "item": item, "lifecycle": ACCESS, "agreement_lifecycle": AGREEMENT, "agreements": item.agreements.all(), "history": history(item),
+        "item": item, "lifecycle": ACCESS, "agreement_lifecycle": AGREEMENT, "agreements": item.agreements.all(), "history": timeline(item),
         "can_decide": decides and item.state == AccessState.SUBMITTED, "verbs": verbs,
         "sections": application_sections(version.answers) if version and (decides or is_member(request.user, item.project)) else [],
-        "release": release, "open": release is not None and access_permissions.may_download(request.user, release), "member": is_member(request.user, item.project),
+        "release": release, "open": release is not None and permissions.can_download_release(request.user, release), "member": is_member(request.user, item.project),
     }  # fmt: skip
     return render(request, "datasets/access.html", context)
 
@@ -131,10 +152,7 @@ def change(request: HttpRequest, pk: UUID, verb: str) -> HttpResponse:
         raise NotFound("page")
     action, _, title, button, note = VERBS[verb]
     item = access_queries.request_for(request.user, pk)
-    if verb == "withdraw":
-        require_lead(request.user, item.project, to="withdraw its request")
-    else:
-        access_permissions.require_decide_access(me(request), item, to=f"{verb} its access")
+    require_change(me(request), item, verb)
     form = ReasonForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         if act(

@@ -10,9 +10,9 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from apps.accounts.permissions import me
+from apps.accounts.queries import timeline
 from apps.accounts.reauth import reauthenticate
 from apps.core.errors import Denied, Invalid
-from apps.core.lifecycle import history
 from apps.core.views import act, page_of
 from apps.datasets import access_permissions, access_queries, actions
 from apps.datasets.forms.access import SignForm
@@ -35,7 +35,7 @@ def agreement(request: HttpRequest, pk: UUID) -> HttpResponse:
     signed = {signature.side for signature in item.signatures.all()}
     sides = [side for side in access_permissions.sides_of(request.user, item) if side not in signed]
     context = {
-        "item": item, "lifecycle": AGREEMENT, "history": history(item), "can_sign": bool(sides) and item.state in OPEN,
+        "item": item, "lifecycle": AGREEMENT, "history": timeline(item), "can_sign": bool(sides) and item.state in OPEN,
         "can_terminate": item.state == AgreementState.IN_FORCE and acts_for(request.user, item.access_request.dataset),
     }  # fmt: skip
     return render(request, "datasets/agreement.html", context)

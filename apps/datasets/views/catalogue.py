@@ -7,6 +7,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.views.decorators.http import require_safe
 
 from apps.core.views import public
 from apps.datasets import dictionary as dictionaries
@@ -22,6 +23,7 @@ SORTS = (("relevance", "Best match"), ("title", "Title"), ("newest", "Newest fir
 
 
 @public
+@require_safe
 def catalogue(request: HttpRequest) -> HttpResponse:
     """Search, facets, results."""
     search = Search.from_query(request.GET)
@@ -113,6 +115,7 @@ def facets(search: Search, found: Found, year: str) -> list[dict[str, Any]]:
 
 
 @public
+@require_safe
 def detail(request: HttpRequest, slug: str) -> HttpResponse:
     """A dataset: what it is, its dictionary, its profile, its versions, and how to get access."""
     dataset = queries.dataset_for(request.user, slug)

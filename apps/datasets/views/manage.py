@@ -8,10 +8,11 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from apps.accounts.models import User
 from apps.accounts.permissions import me, require_role
+from apps.accounts.queries import timeline
 from apps.accounts.roles import Role
 from apps.core.errors import Denied, NotFound
 from apps.core.views import act, page_of
@@ -36,6 +37,7 @@ DETAILS = (
 )
 
 
+@require_safe
 def mine(request: HttpRequest) -> HttpResponse:
     """The datasets for which the person acts."""
     require_role(request.user, Role.CUSTODIAN, to="see the datasets of a custodian")
@@ -51,6 +53,7 @@ def mine(request: HttpRequest) -> HttpResponse:
     )
 
 
+@require_http_methods(["GET", "POST"])
 def register(request: HttpRequest) -> HttpResponse:
     """Register a dataset."""
     organisations = permissions.registers_for(request.user)
@@ -76,6 +79,7 @@ def register(request: HttpRequest) -> HttpResponse:
     return render(request, "datasets/register.html", {"form": form})
 
 
+@require_safe
 def manage(request: HttpRequest, slug: str) -> HttpResponse:
     """Everything a custodian does with one dataset starts here."""
     dataset = managed(request, slug, to="manage this dataset")
@@ -102,7 +106,7 @@ def manage(request: HttpRequest, slug: str) -> HttpResponse:
             "manager_form": ManagerForm(),
             "columns": len(dataset.dictionary.get("fields", [])),
             "gaps": dictionaries.gaps(dataset.dictionary),
-            "history": queries.timeline(dataset),
+            "history": timeline(dataset),
             "tasks": tasks(dataset, any_version=bool(versions), current=current is not None),
             "can": {str(to) for to in DATASET.table[dataset.state]},
             "release_url": address("datasets:release_order", current.pk) if current else None,
@@ -154,6 +158,7 @@ def tasks(dataset: Dataset, *, any_version: bool, current: bool) -> list[dict[st
     ]
 
 
+@require_http_methods(["GET", "POST"])
 def edit(request: HttpRequest, slug: str) -> HttpResponse:
     """Change the description."""
     dataset = managed(request, slug, to="change this dataset")
@@ -184,6 +189,7 @@ def edit(request: HttpRequest, slug: str) -> HttpResponse:
     )
 
 
+@require_http_methods(["GET", "POST"])
 def dictionary(request: HttpRequest, slug: str) -> HttpResponse:
     """Upload or paste the data dictionary; see what it says, what is wrong with it, and what changes."""
     dataset = managed(request, slug, to="change the data dictionary")
@@ -252,6 +258,7 @@ def add_manager(request: HttpRequest, slug: str) -> HttpResponse:
     )
 
 
+@require_http_methods(["GET", "POST"])
 def remove_manager(request: HttpRequest, slug: str, pk: str) -> HttpResponse:
     """Ask, then take the grant back."""
     dataset = managed(request, slug, to="remove a manager")
@@ -314,6 +321,7 @@ STATE_PAGES: dict[str, dict[str, Any]] = {
 }
 
 
+@require_http_methods(["GET", "POST"])
 def change_state(request: HttpRequest, slug: str, verb: str) -> HttpResponse:
     """The page before a dataset is published, suspended, resumed or withdrawn."""
     dataset = managed(request, slug, to=f"{verb} this dataset")

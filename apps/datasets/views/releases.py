@@ -12,14 +12,15 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from apps.accounts.permissions import me
+from apps.accounts.queries import timeline
 from apps.core.errors import NotFound
-from apps.core.lifecycle import history
 from apps.core.objects import chunks_of, store
 from apps.core.views import act
-from apps.datasets import access_permissions, access_queries, actions, queries
+from apps.datasets import access_queries, actions, permissions, queries
 from apps.datasets.forms.access import OrderForm, ReleaseDecisionForm
 from apps.datasets.forms.catalogue import ReasonForm
 from apps.datasets.models import AccessRequest, Stage1Release
+from apps.datasets.quality import quality_of
 from apps.datasets.states import STAGE1_RELEASE, ReleaseState
 from apps.projects.models import Project
 
@@ -51,7 +52,7 @@ def order(request: HttpRequest, version_pk: UUID) -> HttpResponse:
 def release(request: HttpRequest, pk: UUID) -> HttpResponse:
     item = access_queries.release_for(request.user, pk)
     context = {
-        "item": item, "lifecycle": STAGE1_RELEASE, "history": history(item), "report": item.report,
+        "item": item, "lifecycle": STAGE1_RELEASE, "history": timeline(item), "quality": quality_of(item.report),
         "live": item.state in (ReleaseState.ORDERED, ReleaseState.MAKING), "can_decide": item.state == ReleaseState.TO_REVIEW,
         "can_withdraw": item.state == ReleaseState.RELEASED,
     }  # fmt: skip
@@ -114,7 +115,7 @@ def withdraw(request: HttpRequest, pk: UUID) -> HttpResponse:
 def data(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """Download the stand-in data. Recorded before the first byte."""
     item = Stage1Release.objects.select_related("version__dataset__custodian").filter(pk=pk).first()
-    if item is None or not access_permissions.may_download(request.user, item):
+    if item is None or not permissions.can_download_release(request.user, item):
         raise NotFound("stage-1 release")
     actions.record_download(
         by=me(request),

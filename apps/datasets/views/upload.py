@@ -8,9 +8,10 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from apps.accounts.permissions import me
+from apps.accounts.queries import timeline
 from apps.core.views import act
 from apps.datasets import actions, queries
 from apps.datasets import dictionary as dictionaries
@@ -31,6 +32,7 @@ def start(request: HttpRequest, slug: str) -> HttpResponse:
     return redirect("datasets:upload", version.pk)
 
 
+@require_safe
 def upload(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Seal a file in the browser and send it in pieces."""
     version = queries.version_for(me(request), pk, to="upload data for this dataset")
@@ -46,7 +48,7 @@ def upload(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
             "upload_url": reverse("api:version-content", args=[version.pk]),
             "finish_url": reverse("api:version-finish", args=[version.pk]),
             "done_url": reverse("datasets:version", args=[version.pk]),
-            "broker_key": actions.broker_key().to_json(),
+            "broker_key": actions.broker_key(version.dataset).to_json(),
             "max_size": settings.MAX_DATASET_BYTES,
             "columns": dictionaries.table_rows(version.dictionary),
             "breadcrumbs": trail(version.dataset, f"Version {version.number}"),
@@ -54,6 +56,7 @@ def upload(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     )
 
 
+@require_safe
 def version(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """A version as its custodian sees it: state, report with row numbers, profile, seal header."""
     found = queries.version_for(me(request), pk, to="see this version")
@@ -68,13 +71,14 @@ def version(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
             "state_colours": VERSION.colours,
             "received": queries.received(found),
             "why": queries.last_reason(found),
+            "kept_days": settings.REFUSED_CIPHERTEXT_DAYS,
             "report": report,
             "problems": report.get("problems", []),
             "profile": found.profile,
             "profile_columns": columns_of(found.profile, threshold=queries.threshold()),
             "threshold": queries.threshold(),
             "columns": dictionaries.table_rows(found.dictionary),
-            "history": queries.timeline(found),
+            "history": timeline(found),
             "breadcrumbs": trail(found.dataset, f"Version {found.number}"),
             "release_url": address("datasets:release_order", found.pk)
             if found.state == VersionState.ACCEPTED
@@ -83,6 +87,7 @@ def version(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     )
 
 
+@require_http_methods(["GET", "POST"])
 def give_up(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """The page before an unfinished upload is given up."""
     found = queries.version_for(me(request), pk, to="give this upload up")

@@ -99,7 +99,7 @@ def detail(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         "letters": policies.LETTERS,
         "missing": len(application.missing(project.answers)),
         "panels": queries.panels(permissions.person(request.user), project),
-        "events": queries.timeline(project) if own is None or member else [],
+        "events": queries.timeline(project)[::-1] if own is None or member else [],
         "on_board": own is None,
         "lifecycle": PROJECT,
         "review_lifecycle": ETHICS_REVIEW,

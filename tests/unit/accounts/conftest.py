@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.core.cache import cache
 from django.test import Client
+from django.utils import timezone
 
 from apps.accounts import actions
 from apps.accounts.models import Organisation, User
@@ -21,6 +22,12 @@ def no_rates() -> Iterator[None]:
     """Throttles count in the broker, which no transaction rolls back."""
     cache.clear()
     yield
+
+
+def chosen(user: User) -> None:
+    """As if the person had replaced the first password (by the same one, for the tests' sake)."""
+    user.password_chosen_at = timezone.now()
+    user.save(update_fields=["password_chosen_at"])
 
 
 @pytest.fixture
@@ -43,6 +50,7 @@ def second_operator(operator: User) -> User:
         organisation=operator.organisation,
         password=PASSWORD,
     )
+    chosen(other)
     actions.grant_role(by=operator, user=other, role="operator", organisation=operator.organisation)
     return other
 
@@ -70,7 +78,7 @@ def person(operator: User, organisation: Callable[..., Organisation]) -> Maker:
         "operator": "operator",
     }
 
-    def make(*roles: str, name: str = "", email: str = "") -> User:
+    def make(*roles: str, name: str = "", email: str = "", own_password: bool = True) -> User:
         n = next(count)
         made = actions.create_person(
             by=operator,
@@ -79,6 +87,8 @@ def person(operator: User, organisation: Callable[..., Organisation]) -> Maker:
             organisation=organisation(),
             password=PASSWORD,
         )
+        if own_password:
+            chosen(made)
         for role in roles:
             place = organisation(where.get(role, "university"))
             actions.grant_role(by=operator, user=made, role=role, organisation=place)

@@ -53,6 +53,21 @@ def test_login_gives_a_working_token(person):
     assert call("GET", "/whoami", headers).status_code == 401
 
 
+def test_no_token_before_a_password_of_ones_own(person):
+    ada = person(own_password=False)
+    answer = log_in()
+    assert answer.status_code == 403 and answer.json()["code"] == "choose_own_password"
+    assert "choose your own password" in answer.json()["remedy"] and not ApiToken.objects.exists()
+    actions.change_password(by=ada, current=PASSWORD, new="an entirely different sentence")
+    assert log_in(password="an entirely different sentence").status_code == 201
+
+
+def test_a_token_from_before_the_rule_is_refused(person):
+    headers = token_for(person(), "read")
+    User.objects.update(password_chosen_at=None)
+    assert call("GET", "/whoami", headers).status_code == 401
+
+
 def test_login_by_password_locks(person):
     person()
     for _ in range(4):

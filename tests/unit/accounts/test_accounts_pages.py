@@ -8,6 +8,7 @@ import re
 import pytest
 import time_machine
 from django.db import connection
+from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -15,6 +16,10 @@ from django.utils import timezone
 from apps.accounts import actions
 from apps.accounts.models import ApiToken, User
 from apps.audit.models import Entry
+from apps.core.addresses import client_address
+from apps.core.api import AnonymousRate
+from portal.middleware import OwnPassword
+from tests.api.routes import routes
 from tests.unit.accounts.conftest import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -38,6 +43,51 @@ def test_sign_in_and_out(person):
     assert browser.get("/account").status_code == 302
     events = list(Entry.objects.filter(actor=ada.actor_code).order_by("at").values_list("event", flat=True))
     assert events == ["person.signed_in", "person.signed_out"]
+
+
+# The first password
+
+
+def test_nothing_before_a_password_of_ones_own(person, as_user):
+    """The operator knows the first one: signing in with it leads to one page, whatever the address."""
+    ada, browser = person("researcher", own_password=False), Client()
+    assert sign_in(browser, ada.email, next="/projects/new")["Location"] == "/projects/new"
+    for address in ("/", "/home", "/projects/new", "/account", "/account/tokens", "/datasets", "/runs/"):
+        answer = browser.get(address)
+        assert (answer.status_code, answer["Location"]) == (302, "/account/password"), address
+    assert browser.post("/account/tokens", {"name": "x", "scopes": "read", "days": 3}).status_code == 302
+    answer = browser.get("/api/v1/whoami")
+    assert (answer.status_code, answer.json()["code"]) == (403, "choose_own_password")
+    page = browser.get("/account/password").content.decode()
+    assert "Choose your own password" in page and "The operator of this portal chose" in page
+    assert "Sign out" in page and "/projects" not in page and browser.get("/terms").status_code == 200
+    own = "an entirely different sentence"
+    same = browser.post("/account/password", {"current": PASSWORD, "new": PASSWORD, "again": PASSWORD})
+    assert "must differ from the present one" in same.content.decode()
+    answer = browser.post("/account/password", {"current": PASSWORD, "new": own, "again": own})
+    assert (answer.status_code, answer["Location"]) == (302, "/home")
+    assert browser.get("/home").status_code == browser.get("/api/v1/whoami").status_code == 200
+    assert not ApiToken.objects.exists() and "is not right" in sign_in(Client(), ada.email).content.decode()
+
+
+def test_signing_out_is_always_possible(person, as_user):
+    browser = as_user(person(own_password=False))
+    assert browser.post("/logout")["Location"] == "/"
+    assert browser.get("/account")["Location"].startswith("/login")
+
+
+def test_open_before_a_password_of_ones_own(person, rf):
+    """Of all routes: these pages, and what is no page of a person (health, the runner's protocol, static files)."""
+    guard, open_ = OwnPassword(lambda request: HttpResponse()), set()
+    for name, route in routes().items():
+        request = rf.get("/")
+        request.user = User(name="Ada")
+        if guard.process_view(request, route.view, (), {}) is None:
+            open_.add(name)
+    assert open_ == {
+        *("accessibility", "privacy", "terms", "contact", "api-docs", "status", "portal-keys", "health-live", "health-ready"),
+        *("accounts:password", "accounts:logout", "accounts:stay"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -93,6 +143,41 @@ def test_spraying_one_password_over_many_accounts(person, monkeypatch):
     answer = sign_in(Client(), "person1@example.org")
     assert answer.status_code == 429
     assert "too many wrong passwords from your address" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("hops", "header", "address"),
+    [
+        (0, "203.0.113.7", "192.0.2.1"),
+        (1, "203.0.113.7", "203.0.113.7"),
+        (1, "10.0.0.1, 203.0.113.7", "203.0.113.7"),
+        (2, "198.51.100.9, 203.0.113.7, 10.0.0.1", "203.0.113.7"),
+        (2, "203.0.113.7", "192.0.2.1"),
+        (1, "", "192.0.2.1"),
+        (1, "somewhere", "192.0.2.1"),
+        (1, "2001:DB8::0:7", "2001:db8::7"),
+    ],
+)
+def test_the_address_behind_proxies(rf, settings, hops, header, address):
+    """Only what our own proxies wrote counts; without them the header is a stranger's word."""
+    settings.TRUSTED_PROXIES = hops
+    request = rf.get("/", REMOTE_ADDR="192.0.2.1", HTTP_X_FORWARDED_FOR=header)
+    assert client_address(request) == AnonymousRate().get_ident(request) == address
+
+
+@pytest.mark.parametrize("hops", [0, 1])
+def test_lock_out_behind_a_proxy(person, settings, hops):
+    """With the number of proxies set, one person's wrong passwords lock nobody else out of that account."""
+    settings.TRUSTED_PROXIES = hops
+    ada = person()
+
+    def from_address(address: str, password: str) -> int:
+        headers = {"X-Forwarded-For": f"198.51.100.{len(password)}, {address}"}
+        return sign_in(Client(headers=headers), ada.email, password).status_code
+
+    assert [from_address("203.0.113.7", "wrong" * n) for n in range(1, 6)][-1] == 429
+    assert from_address("203.0.113.7", PASSWORD) == 429
+    assert from_address("203.0.113.8", PASSWORD) == (302 if hops else 429)
 
 
 def test_deactivated_people_cannot_sign_in(person, operator):
@@ -254,7 +339,7 @@ def test_home_says_what_is_to_do(person, operator, as_user):
     ada = person("researcher")
     browser = as_user(ada)
     body = browser.get("/home").content.decode()
-    for text in ("accept the terms of use", "Choose your own password", "training"):
+    for text in ("accept the terms of use", "training"):
         assert text in body
     assert "/account/terms" in browser.get("/terms").content.decode()
     assert browser.post("/account/terms", {"version": "1"}).status_code == 302

@@ -92,6 +92,47 @@ def test_append(files: FileStore) -> None:
     assert files.open("x").read() == b"abcdef" and files.size("x") == 6
 
 
+def test_of_two_at_one_offset_one_writes(files: FileStore) -> None:
+    """Both begin before either has written, and send their pieces in turns."""
+    ready, results = threading.Barrier(2), dict[str, object]()
+
+    def send(letter: str) -> None:
+        def pieces() -> Any:
+            for _ in range(200):
+                if not ready.broken:
+                    try:
+                        ready.wait(0.2)
+                    except threading.BrokenBarrierError:
+                        pass  # the other one has been refused
+                yield letter.encode() * 1000
+
+        try:
+            results[letter] = files.append("x", 0, pieces(), limit=1 << 20)
+        except ValueError as error:
+            results[letter] = error
+            ready.abort()
+
+    senders = [threading.Thread(target=send, args=(letter,)) for letter in "ab"]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join(30)
+    (winner,) = [letter for letter, result in results.items() if result == 200_000]
+    assert len([r for r in results.values() if isinstance(r, ValueError)]) == 1
+    assert files.open("x").read() == winner.encode() * 200_000
+
+
+def test_a_sender_that_waits_for_the_network_keeps_nobody_out(files: FileStore) -> None:
+    def pieces() -> Any:
+        yield b"abc"
+        assert files.append("x", 3, iter([b"def"]), limit=9) == 6
+        yield b"ghi"
+
+    with pytest.raises(ValueError, match="offset 3 given, 6 bytes are there"):
+        files.append("x", 0, pieces(), limit=9)
+    assert files.open("x").read() == b"abcdef"
+
+
 def test_absent(files: FileStore) -> None:
     assert files.size("gone") == 0
     files.delete("gone")

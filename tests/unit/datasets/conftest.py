@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from apps.accounts.models import Organisation, RoleHolding, User
 from apps.accounts.roles import Role
@@ -84,6 +85,7 @@ def person(name: str, organisation: Organisation, *roles: Role) -> User:
         name=name.capitalize(),
         password="correct horse battery",
         organisation=organisation,
+        password_chosen_at=timezone.now(),
     )
     for role in roles:
         RoleHolding.objects.create(user=user, role=role, organisation=organisation, granted_by="system:test")

@@ -118,6 +118,34 @@ def test_a_report_without_pairs(w: World) -> None:
     )
 
 
+REPORT = factories.RELEASE_REPORT
+
+
+@pytest.mark.parametrize(
+    ("report", "seen", "missing"),
+    [
+        ({}, ["Not available"], True),
+        ([], ["Not available"], True),
+        ("late", ["Not available"], True),
+        ({"rows": 2}, ["Rows", "Not available"], True),
+        ({**REPORT, "rows": "many"}, ["Not available"], True),
+        ({**REPORT, "shapes": 1e300, "pairs": -1}, ["Not available"], True),
+        ({**REPORT, "pairs_if_independent": None}, ["would score not available"], False),
+        ({**REPORT, "verbatim_rows": True}, ["Not available"], True),
+        ({**REPORT, "columns": {}}, ["0.90 (1 is alike"], True),
+        ({**REPORT, "columns": [3, {}, {"name": "a"}, {"name": "b", "similarity": 0.5}]}, ["for: a.", "0.50"], True),
+        ({**REPORT, "constant": {"a": 1}, "seconds": None}, ["Not available"], True),
+        (REPORT, ["0.90 (1 is alike", "equal a real row"], False),
+    ],
+)  # fmt: skip
+def test_a_report_of_any_shape(w: World, report: Any, seen: list[str], missing: bool) -> None:
+    """What a run wrote down is shown as far as it can be read; the rest is said not to be available."""
+    Stage1Release.objects.update(report=report)
+    text = page(w.custodian, f"/stand-in/{Stage1Release.objects.get().pk}")
+    assert all(part in text for part in ["Quality report", *seen])
+    assert ("report is not complete" in text) is missing
+
+
 def test_the_download_is_recorded(w: World) -> None:
     release = Stage1Release.objects.get()
     response = browser(w.member).get(f"/stand-in/{release.pk}/data")

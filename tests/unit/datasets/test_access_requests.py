@@ -19,7 +19,7 @@ from apps.datasets.models import AccessRequest
 from apps.projects import actions as projects
 from apps.projects.models import Project
 from tests import factories
-from tests.factories import World, again
+from tests.factories import World, again, browser
 
 _world, w = factories.fixtures(World)
 DAY = dt.timedelta(days=1)
@@ -267,6 +267,26 @@ def test_only_custodians_stop(w: World, act: Any) -> None:
     for by in (w.lead, w.member, w.ours, w.theirs, w.board.chair, factories.operator()):
         with pytest.raises(Denied):
             act(by=by, access_request=again(request), reason="Because.")
+
+
+@pytest.mark.parametrize("act", [actions.suspend_access, actions.revoke_access])
+def test_a_part_in_the_project_is_no_bar_to_stopping(w: World, act: Any) -> None:
+    """Whoever acts for the dataset can always end its use; to allow it again takes somebody without part in it."""
+    request = active(w)
+    projects.invite(by=w.lead, project=w.project, email=w.custodian2.email)
+    projects.decline_invitation(by=w.custodian2, project=w.project)
+    page = browser(w.custodian2).get(f"/access/{request.pk}").text
+    assert f"/access/{request.pk}/suspend" in page and f"/access/{request.pk}/revoke" in page
+    act(by=w.custodian2, access_request=request, reason="A breach.")
+    assert again(request).state in ("suspended", "revoked") and rechecked(w)
+    if act is actions.suspend_access:
+        assert f"/access/{request.pk}/resume" not in browser(w.custodian2).get(f"/access/{request.pk}").text
+        assert browser(w.custodian2).get(f"/access/{request.pk}/resume").status_code == 403
+        with pytest.raises(Denied) as refusal:
+            actions.resume_access(by=w.custodian2, access_request=again(request), reason="It was nothing.")
+        assert refusal.value.code == "belongs_to_project"
+    else:
+        assert request.agreements.get().state == "terminated"
 
 
 @pytest.mark.parametrize("decided", [False, True])

@@ -7,18 +7,24 @@ import uuid
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from redis.exceptions import RedisError
 
-from apps.accounts.models import RoleHolding
+from apps.accounts import actions as accounts
+from apps.accounts.models import RoleHolding, User
+from apps.accounts.roles import Role
 from apps.audit.models import Entry
 from apps.core.errors import Conflict, Denied, Invalid, NotFound
 from apps.core.models import Outbox, StateChange
 from apps.datasets import actions, permissions, queries
 from apps.datasets.models import Dataset
 from apps.datasets.search import Search
+from apps.datasets.states import DatasetState
+from tests.factories import operator
 
 from .conftest import DICTIONARY, World, accepted, person
 
@@ -176,6 +182,31 @@ def test_managers(world: World) -> None:
         "dataset.manager_added",
         "dataset.manager_removed",
     ]
+
+
+def test_the_last_managers_role_is_not_taken_back(world: World) -> None:
+    """Or nobody could suspend the dataset any more. The account can be closed all the same: an incident does not wait."""
+    by, holding = operator(), world.ada.holdings.get(role=Role.CUSTODIAN)
+    with pytest.raises(Conflict, match="last person") as refusal:
+        accounts.revoke_role(by=by, holding=holding, reason="Left.")
+    assert refusal.value.code == "last_manager" and "add another custodian" in refusal.value.remedy
+    holding.refresh_from_db()
+    assert holding.revoked_at is None
+    actions.add_manager(by=world.ada, dataset=world.dataset, user=world.bea)
+    accounts.deactivate_person(by=by, user=world.bea, reason="An incident.")
+    with pytest.raises(Conflict, match="last person"):
+        accounts.revoke_role(by=by, holding=holding, reason="Left.")
+    accounts.reactivate_person(by=by, user=world.bea, reason="All is well.")
+    accounts.revoke_role(by=by, holding=holding, reason="Left.")
+    assert permissions.acts_for(User.objects.get(pk=world.bea.pk), world.dataset)
+    with pytest.raises(Conflict, match="last person"):
+        accounts.revoke_role(by=by, holding=world.bea.holdings.get(role=Role.CUSTODIAN), reason="Left.")
+
+
+def test_a_withdrawn_dataset_holds_nobody(world: World) -> None:
+    Dataset.objects.filter(pk=world.dataset.pk).update(state=DatasetState.WITHDRAWN)
+    holding = world.ada.holdings.get(role=Role.CUSTODIAN)
+    accounts.revoke_role(by=operator(), holding=holding, reason="Left.")
 
 
 def test_who_sees_what(world: World) -> None:
@@ -388,3 +419,36 @@ def test_waiting_names_what_stands_still(world: World) -> None:
     actions.start_upload(by=world.ada, dataset=world.dataset, media_type="text/csv", announced_size=100)
     assert [w.heading for w in queries.custody_waiting(world.ada)] == ["Uploads"]
     assert queries.custody_waiting(world.bea) == [] == queries.custody_waiting(world.eve)
+
+
+def test_counts_of_the_whole_catalogue_are_remembered(world: World, settings: Any) -> None:
+    """For some seconds, by everybody; what is searched or narrowed is counted each time, and the list itself is never old."""
+    settings.CATALOGUE_COUNTS_SECONDS = 30
+    cache.delete("datasets.catalogue.counts")
+    try:
+        Dataset.objects.filter(pk=world.dataset.pk).update(state=DatasetState.PUBLISHED)
+        assert queries.catalogue(Search()).found.total == 1
+        other = register(world)
+        Dataset.objects.filter(pk=other.pk).update(state=DatasetState.PUBLISHED)
+        again = queries.catalogue(Search())
+        assert again.found.total == 1 and len(list(again.page)) == 2
+        assert queries.catalogue(Search(text="Second")).found.total == 1
+        assert queries.catalogue(Search(chosen={"personal": ["yes", "no"]})).found.total == 2
+        settings.CATALOGUE_COUNTS_SECONDS = 0
+        assert queries.catalogue(Search()).found.total == 2
+    finally:
+        cache.delete("datasets.catalogue.counts")
+
+
+def test_without_the_cache_everybody_counts(
+    world: World, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CATALOGUE_COUNTS_SECONDS = 30
+
+    def away(*args: object) -> None:
+        raise RedisError("away")
+
+    monkeypatch.setattr(cache, "get", away)
+    monkeypatch.setattr(cache, "set", away)
+    Dataset.objects.filter(pk=world.dataset.pk).update(state=DatasetState.PUBLISHED)
+    assert queries.catalogue(Search()).found.total == 1

@@ -209,6 +209,16 @@ def test_the_one_who_is_withdrawn_is_not_downloaded(w: World) -> None:
     assert not permissions.can_download_release(w.member, again(release))
 
 
+@pytest.mark.parametrize("stop", [actions.suspend_dataset, actions.withdraw_dataset])
+def test_of_a_dataset_that_is_not_open_only_its_custodians_download(w: World, stop: Any) -> None:
+    release = factories.released_stand_in(w.dataset, w.custodian)
+    factories.access_in_force(w.project, w.dataset, w.lead, w.custodian, w.ours, w.theirs)
+    assert permissions.can_download_release(w.member, again(release))
+    stop(by=w.custodian, dataset=w.dataset, reason="A question.")
+    assert not permissions.can_download_release(w.member, again(release))
+    assert permissions.can_download_release(w.custodian, again(release))
+
+
 def test_downloads_are_recorded(w: World) -> None:
     pk = uuid.uuid4()
     actions.record_download(

@@ -9,8 +9,10 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from apps.accounts import actions as accounts
+from apps.accounts.models import User
+from apps.accounts.roles import Role
 from apps.datasets.models import Download
-from apps.jobs import engine
+from apps.jobs import actions, engine
 from apps.jobs.models import Run
 from tests import factories
 from tests.factories import World, again, browser
@@ -104,3 +106,49 @@ def test_the_api_decides_and_checks(w: World) -> None:
         package.status_code == 200 and len(b"".join(package.streaming_content)) == again(release).package_size
     )
     assert Download.objects.filter(what="output_package").count() == 1
+
+
+def bearing(user: User, *scopes: str) -> Client:
+    _, secret = accounts.create_token(by=user, name="-".join(scopes), scopes=scopes, days=1)
+    return Client(headers={"Authorization": f"Bearer {secret}"})
+
+
+def post(client: Client, address: str) -> int:
+    answer = client.post(f"/api/v1/{address}", {"reason": "A breach."}, content_type="application/json")
+    return answer.status_code
+
+
+def test_a_token_for_custody_stops_everything(w: World) -> None:
+    """Runs, access, agreements, approvals, releases: whoever keeps the data needs no second scope to end its use."""
+    own, other = bearing(w.custodian, "custody"), bearing(w.custodian, "read", "admin")
+    run = factories.research_run(w.program(), w.member)
+    approval = w.approved_program(name="Approved").approvals.get()
+    release = factories.outputs_in_review(w.approved_program(name="Checked"), w.member)
+    for checker in w.checkers[:2]:
+        actions.check_outputs(by=checker, output_release=again(release), decision="approve")
+    engine.build_package(release.pk)
+    access = w.project.access_requests.get(dataset=w.dataset)
+    for address in (
+        f"runs/{run.pk}/cancel",
+        f"checks/{release.pk}/revoke",
+        f"approvals/{approval.pk}/revoke",
+        f"access/{access.pk}/suspend",
+        f"agreements/{access.agreements.get().pk}/terminate",
+    ):
+        assert post(other, address) == 403 and post(own, address) in (200, 204), address
+    assert again(run).cancel_reason and again(release).state == again(access).state == "revoked"
+
+
+def test_a_token_for_custody_opens_nothing(w: World) -> None:
+    own, access = bearing(w.custodian, "custody"), w.project.access_requests.get(dataset=w.dataset)
+    assert post(own, f"access/{access.pk}/suspend") == 200
+    assert post(own, f"access/{access.pk}/resume") == 403
+    assert post(bearing(w.custodian, "review"), f"access/{access.pk}/resume") == 200
+    assert post(own, f"access/{access.pk}/revoke") == 200
+
+
+def test_a_token_stops_no_run_of_others(w: World) -> None:
+    run = factories.research_run(w.program(), w.member)
+    stranger = factories.person("Cy Custodian", w.archive, Role.CUSTODIAN)
+    assert post(bearing(stranger, "custody", "research"), f"runs/{run.pk}/cancel") == 404
+    assert post(bearing(w.member, "research"), f"runs/{run.pk}/cancel") == 200

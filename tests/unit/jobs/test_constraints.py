@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, transaction
 
+from apps.core.clock import now
 from apps.jobs.models import Output, OutputCheck, OutputRelease, Program, ProgramApproval, Run, RunInput
 from tests.factories import World, again
 
@@ -43,6 +44,7 @@ CASES: dict[str, Callable[[OutputRelease], Any]] = {
         program=r.run.program, dataset=r.run.program.approvals.get().dataset, program_sha256="0" * 64, decision="refused", by="user:x"
     ),
     "program_approval_has_actor": lambda r: r.run.program.approvals.update(by=""),
+    "program_approval_revoked_with_reason": lambda r: r.run.program.approvals.update(decision="revoked"),
     "run_kind_has_its_subject": lambda r: run_like(r.run, program=None),
     "no_success_without_statement": lambda r: run_like(r.run, state="succeeded"),
     "one_rehearsal_a_program": lambda r: run_like(r.run, kind="rehearsal"),
@@ -70,6 +72,16 @@ SUBJECTS = [
 def test_refused_by_the_database(release: OutputRelease, name: str) -> None:
     with pytest.raises(IntegrityError, match=name), transaction.atomic():
         CASES[name](release)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"decision": "revoked", "revoked_at": now()}, {"revocation_reason": "A leak."}, {"revoked_at": now()}],
+)
+def test_a_revocation_has_a_reason_of_its_own(release: OutputRelease, changes: dict[str, Any]) -> None:
+    approvals = ProgramApproval.objects.filter(program=release.run.program)
+    with pytest.raises(IntegrityError, match="revoked_with_reason"), transaction.atomic():
+        approvals.update(**changes)
 
 
 @pytest.mark.parametrize("changes", SUBJECTS)

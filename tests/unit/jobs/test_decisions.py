@@ -21,7 +21,7 @@ from apps.jobs import actions, engine, permissions, queries
 from apps.jobs.models import OutputCheck, OutputRelease, Program, ProgramApproval, Run
 from apps.projects import actions as projects
 from tests import factories
-from tests.factories import World, again, drive
+from tests.factories import World, again, browser, drive
 
 
 def join(w: World, user: User) -> None:
@@ -148,8 +148,8 @@ def test_not_automatic_by_itself(w: World) -> None:
 
 
 def test_take_an_approval_back(w: World) -> None:
-    program = w.approved_program()
-    approval = program.approvals.get()
+    program = w.program()
+    approval = decide(w, program, reason="Counts only.")
     run = factories.research_run(program, w.member)
     engine.advance(run.pk)
     for by in (w.member, w.ours, factories.operator()):
@@ -158,12 +158,30 @@ def test_take_an_approval_back(w: World) -> None:
     with pytest.raises(Invalid):
         actions.revoke_program_approval(by=w.custodian2, approval=approval, reason="")
     actions.revoke_program_approval(by=w.custodian2, approval=approval, reason="A leak.")
-    assert (approval.decision, approval.reason) == ("revoked", "A leak.") and approval.revoked_at
+    assert (approval.decision, approval.by, approval.reason) == (
+        "revoked",
+        w.custodian.actor_code,
+        "Counts only.",
+    ), "the approval itself stays as it was given"
+    assert (approval.revoked_by, approval.revocation_reason) == (w.custodian2.actor_code, "A leak.")
+    page = factories.page(w.custodian, f"/programs/{program.pk}")
+    assert approval.revoked_at and "Counts only." in page and "A leak." in page
     with pytest.raises(Conflict):
         actions.revoke_program_approval(by=w.custodian, approval=approval, reason="Again.")
     assert kicked("advance_run", run)
     engine.advance(run.pk)
     assert again(run).state == "cancelled" and again(run).code == "gate_closed"
+
+
+def test_a_part_in_the_project_is_no_bar_to_taking_an_approval_back(w: World) -> None:
+    program = w.approved_program()
+    approval = program.approvals.get()
+    join(w, w.custodian2)
+    address = f"/approvals/{approval.pk}/revoke"
+    assert address in factories.page(w.custodian2, f"/programs/{program.pk}")
+    assert address not in factories.page(w.member, f"/programs/{program.pk}")
+    browser(w.custodian2).post(address, {"reason": "A leak."})
+    assert again(approval).decision == "revoked"
 
 
 def test_programs_that_wait_for_a_custodian(w: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
@@ -10,10 +11,12 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 
 from apps.accounts.models import User
 from apps.accounts.roles import Role
-from apps.datasets.models import Download
-from apps.jobs import engine, queries
+from apps.datasets import actions as datasets
+from apps.datasets.models import Download, Stage1Release
+from apps.jobs import actions, engine, queries
 from apps.jobs.models import Program, Run
 from apps.jobs.states import RUN
+from apps.projects import actions as projects
 from tests import factories
 from tests.factories import World, again, browser, page
 from tests.unit.jobs.test_programs import NOTEBOOK, archive
@@ -208,6 +211,33 @@ def test_check_by_the_page(w: World) -> None:
     assert "Revoked" in page(w.member, f"/runs/{release.run_id}")
 
 
+def test_the_runs_page_follows_the_checkers(w: World) -> None:
+    """Somebody who leaves the page open sees the package without loading it again."""
+    release = w.outputs()
+    address = f"/runs/{release.run_id}"
+
+    def shown() -> str:
+        return str(
+            re.search(r'hx-get="(/runs/[^"]*)" hx-trigger="every (\d+)s"', page(w.member, address)).groups()
+        )  # type: ignore[union-attr]
+
+    def told(before: str) -> bool:
+        """Whether the page is told to fetch itself anew."""
+        answer = browser(w.member).get(f"{address}/progress?outputs={before}")
+        return "HX-Trigger-After-Settle" in answer.headers
+
+    assert shown() == str((f"{address}/progress?outputs=in_review", "10")) and not told("in_review")
+    for number, (before, after, seconds) in enumerate(
+        [("in_review", "approved_once", "10"), ("approved_once", "approved", "2")]
+    ):
+        post(w.checkers[number], f"/checks/{release.pk}", decision="approve")
+        assert told(before) and not told(after)
+        assert shown() == str((f"{address}/progress?outputs={after}", seconds))
+    engine.build_package(release.pk)
+    assert told("approved") and "Download the package" in page(w.member, address)
+    assert "hx-trigger" not in page(w.member, address)
+
+
 def test_researchers_see_no_outputs_before_their_release(w: World) -> None:
     release = w.outputs()
     text = page(w.member, f"/runs/{release.run_id}")
@@ -223,3 +253,73 @@ def test_researchers_see_no_outputs_before_their_release(w: World) -> None:
         page(w.member, path, 404)
     answer = browser(w.member).get(f"/api/v1/runs/{release.run_id}").json()
     assert answer["outputs"] == [] and answer["output_release"]["state"] == "in_review"
+
+
+# Who did what, newest first
+
+
+def told(text: str) -> list[tuple[str, str, str]]:
+    """(what, who, why) of each entry of the page's histories, as they stand there."""
+    items = re.findall(r'<li class="app-timeline__item">(.*?)</li>', text, re.S)
+    parts = [
+        [
+            re.sub(r"<[^>]*>", "", x).strip()
+            for x in re.findall(r'<p class="app-timeline__[^>]*>.*?</p>', i, re.S)
+        ]
+        for i in items
+    ]
+    return [(what, who.partition(",")[0], why[0] if why else "") for what, who, *why in parts]
+
+
+def test_the_history_of_access_names_who(w: World) -> None:
+    request = w.project.access_requests.get()
+    datasets.suspend_access(by=w.custodian2, access_request=request, reason="A question.")
+    newest, *rest = told(page(w.lead, f"/access/{request.pk}"))
+    assert newest == ("Suspended", w.custodian2.name, "A question.")
+    assert rest[0] == ("Active", "The portal", "") and rest[-1] == ("Submitted", w.lead.name, "")
+    agreement = told(page(w.lead, f"/agreements/{request.agreements.get().pk}"))
+    assert agreement[0][0] == "In force" and agreement[0][1] in (w.ours.name, w.theirs.name)
+    assert agreement[-1] == ("To be signed", w.custodian.name, "")
+
+
+def test_the_history_of_stand_in_data_names_who(w: World) -> None:
+    release = Stage1Release.objects.get()
+    datasets.withdraw_release(by=w.custodian2, release=release, reason="A flaw.")
+    events = told(page(w.custodian, f"/stand-in/{release.pk}"))
+    assert events[0] == ("Withdrawn", w.custodian2.name, "A flaw.")
+    assert events[-1] == ("Ordered", w.custodian.name, "")
+
+
+def test_the_history_of_a_run_names_no_checker(w: World) -> None:
+    release = w.outputs()
+    for checker, comment in zip(w.checkers[:2], ("Fine.", "Fine too."), strict=True):
+        actions.check_outputs(by=checker, output_release=again(release), decision="approve", comment=comment)
+    engine.build_package(release.pk)
+    text = page(w.member, f"/runs/{release.run_id}")
+    checks, events = told(text)[:2], told(text)[2:]
+    assert checks == [
+        ("Approved", "An output checker", "Fine too."),
+        ("Approved", "An output checker", "Fine."),
+    ]
+    assert events[0][:2] == ("Succeeded", "The portal") or events[0][1] == "The machine of the run"
+    assert events[-1] == ("Waiting", w.member.name, "")
+    assert not any(checker.name in text for checker in w.checkers)
+
+
+# The menu
+
+
+def menu(user: User) -> list[str]:
+    nav = re.search(r"<section[^>]*service-navigation.*?</section>|<nav.*?</nav>", page(user, "/home"), re.S)
+    assert nav
+    return [name for name in ("/projects", "/runs") if f'href="{name}' in nav.group()]
+
+
+def test_the_menu_shows_what_one_can_have(w: World) -> None:
+    everything = ["/projects", "/runs"]
+    assert menu(w.member) == menu(w.lead) == everything
+    assert menu(w.custodian) == ["/runs"]
+    for user in (w.board.chair, w.board.member, w.ours, w.checkers[0]):
+        assert menu(user) == [], user
+    projects.invite(by=w.lead, project=w.project, email=w.ours.email)
+    assert menu(again(w.ours)) == everything, "somebody who was invited has a list"

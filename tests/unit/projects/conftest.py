@@ -17,7 +17,11 @@ from apps.projects.models import EthicsReview, Project
 
 def person(name: str, organisation: Organisation, *roles: Role) -> User:
     user = User.objects.create_user(
-        email=f"{name}@example.org", name=name.capitalize(), password=None, organisation=organisation
+        email=f"{name}@example.org",
+        name=name.capitalize(),
+        password=None,
+        organisation=organisation,
+        password_chosen_at=timezone.now(),
     )
     for role in roles:
         RoleHolding.objects.create(user=user, role=role, organisation=organisation, granted_by="system:test")
