@@ -1,8 +1,9 @@
-"""Many runs at once on each cloud, with faults, evictions, silent machines and workers killed in mid-call.
+"""Many runs at once on each cloud, with faults, evictions, silent machines, impostors and workers killed in mid-call.
 
 The engine, the real clients and the fakes; the runner is the tests' own, with real evidence of the software kind. In the
 end every run has ended with a word of the table, one that succeeded has its statement, a program that had started was
-never started again, and nothing is left in the cloud.
+never started again, no key went out without evidence that passed, no output came in without it, and nothing is left in
+the cloud.
 
 STRONGROOM_EXAMPLES: how many runs for each cloud (25 unless set).
 """
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from apps.attestation.models import Evidence, KeyRelease
 from apps.core import outbox
 from apps.core.clock import now
 from apps.core.lifecycle import history
@@ -25,6 +27,8 @@ from apps.jobs import codes, engine
 from apps.jobs.engine import machines
 from apps.jobs.models import Run, RunCost
 from apps.jobs.states import RUN
+from strongroom import contexts
+from strongroom.signing import SigningKey
 from tests.fakes.worlds import WORLDS, World
 from tests.unit.jobs.engine.fake_runner import FakeRunner
 from tests.unit.jobs.engine.world import World as Portal
@@ -48,6 +52,7 @@ class Day:
         self.runners: dict[str, FakeRunner] = {}
         self.started: dict[uuid.UUID, int] = {}  # run -> the attempt in which its program started
         self.delivered: set[uuid.UUID] = set()
+        self.lied: set[uuid.UUID] = set()  # runs whose machine showed evidence that is not its own
         self.kills = 0
 
     def _ask(self, portal: Portal) -> Run:
@@ -125,11 +130,39 @@ class Day:
             return
         runner = self.runners[run.machine]
         if run.pk not in self.started:
-            if runner.ask_keys().status == 200 and runner.phase("running").body.get("continue"):
+            if self.dice.random() < 0.1:
+                self._lie(run, runner)
+            elif runner.ask_keys().status == 200 and runner.phase("running").body.get("continue"):
                 self.started[run.pk] = run.attempt
         elif run.pk not in self.delivered:
-            if runner.deliver({"table.csv": b"a,b\n1,2\n"}).body.get("state") == "succeeded":
+            if self.dice.random() < 0.1:
+                self._lie_of_the_result(run, runner)
+            elif runner.deliver({"table.csv": b"a,b\n1,2\n"}).body.get("state") == "succeeded":
                 self.delivered.add(run.pk)
+
+    def _lie(self, run: Run, runner: FakeRunner) -> None:
+        """Ask for keys with evidence of another context, another image, or an attester that nobody knows."""
+        context = runner.c1()
+        nonce = contexts.n1(context)
+        evidence = self.dice.choice(
+            [
+                runner.evidence("A" * 43),
+                runner.evidence(nonce, image="sha256:" + "00" * 32),
+                runner.evidence(nonce, key=SigningKey.generate()),
+            ]
+        )
+        answer = runner.ask_keys(context, evidence)
+        # 409: the attempt was over already. Never the keys.
+        assert answer.status != 200, answer
+        if answer.status == 403:
+            self.lied.add(run.pk)
+
+    def _lie_of_the_result(self, run: Run, runner: FakeRunner) -> None:
+        changes = self.dice.choice([{"instance": "another"}, {"key": SigningKey.generate()}])
+        answer = runner.deliver({"table.csv": b"a,b\n1,2\n"}, evidence_changes=changes)
+        assert answer.body.get("state") != "succeeded", answer
+        if answer.status == 403 or answer.body.get("state") == "failed":
+            self.lied.add(run.pk)
 
 
 @pytest.mark.parametrize("name", sorted(WORLDS))
@@ -154,6 +187,13 @@ def test_every_run_ends_and_every_machine_goes(name: str, db: None, monkeypatch:
             assert (run.pk in day.delivered) == (run.state == "succeeded") == bool(run.statement_sha256)
             assert history(run).filter(to_state__in=RUN.final).count() == 1
             assert RunCost.objects.filter(run=run).count() == 1
+            shown = {(e.purpose, e.attempt): e for e in Evidence.objects.filter(run=run.pk, accepted=True)}
+            assert all(e.appraisal["appraisal"]["ok"] for e in shown.values())
+            released = KeyRelease.objects.filter(run=run.pk, released=True).select_related("evidence")
+            assert all(r.evidence.accepted and r.evidence.purpose == "key-release" for r in released)
+            assert (("result", run.attempt) in shown) == (run.state == "succeeded")
+            assert not run.outputs.exists() or ("result", run.attempt) in shown
+            assert not (run.pk in day.lied and run.state == "succeeded" and run.attempt == 1)
             if run.pk in day.started:
                 assert run.attempt == day.started[run.pk], "a program that had started was started again"
         world.fake.pass_time(700)
@@ -161,4 +201,4 @@ def test_every_run_ends_and_every_machine_goes(name: str, db: None, monkeypatch:
             world.backend.sweep(set())
             world.fake.pass_time(world.settle_seconds)
         assert world.left() == set() and world.fake.mistakes == []
-        assert day.kills > 0 and day.delivered and len({r.state for r in runs}) > 1
+        assert day.kills > 0 and day.lied and day.delivered and len({r.state for r in runs}) > 1
