@@ -115,7 +115,7 @@ class KeyBrokerForm(Form):
     keys = forms.CharField(
         label="Public keys of your key broker",
         required=False,
-        help_text="What `strongroom broker keys` prints on the machine of the broker. Get it there, not from this portal.",
+        help_text="What “strongroom broker keys” prints on the machine of the broker. Get it there, not from this portal.",
         widget=forms.Textarea(attrs={"rows": 8, **_TEXT}),
         max_length=64 << 10,
     )

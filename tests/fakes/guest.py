@@ -186,25 +186,11 @@ def _device(stack: contextlib.ExitStack, path: Path, report: Callable[[bytes], b
     return path
 
 
-def pod_guest(variables: Mapping[str, str], token: str, attester_key: Path) -> Guest:
-    """A pod of a cluster without a TEE: variables, a mounted secret, software evidence that says so."""
-    stack = contextlib.ExitStack()
-    try:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sr-p-")))
-        (folder / "token").write_text(token)
-        told = {
-            **variables,
-            "STRONGROOM_TOKEN_FILE": str(folder / "token"),
-            "STRONGROOM_ATTESTER_KEY_FILE": str(attester_key),
-        }
-        return Guest("software", told, services=stack)
-    except BaseException:
-        stack.close()
-        raise
+def pod_guest(variables: Mapping[str, str], at: str, files: Mapping[str, bytes]) -> Guest:
+    """A pod from its container's variables and a secret's files, which it finds where the pod says: at `at`.
 
-
-def pod_guest_of(variables: Mapping[str, str], at: str, files: Mapping[str, bytes]) -> Guest:
-    """A pod from its container's variables and a secret's files, which it finds where the pod says: at `at`."""
+    Its evidence is software evidence, which says so of itself.
+    """
     stack = contextlib.ExitStack()
     try:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sr-p-")))

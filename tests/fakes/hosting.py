@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tests.fakes.guest import Guest, container_guest, google_guest, pod_guest_of, vm_guest
+from tests.fakes.guest import Guest, container_guest, google_guest, pod_guest, vm_guest
 from tests.fakes.launcher import Signer
 from tests.fakes.worlds import AciWorld, AzureWorld, GcpWorld, KubernetesWorld, World
 from tests.unit.strongroom.evidence import authority_amd as amd
@@ -88,7 +88,7 @@ def pod(world: KubernetesWorld, machine: str) -> Guest:
     (at,) = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == mounted["name"]]
     data = world.fake.objects["secrets", mounted["secret"]["secretName"]]["data"]
     variables = {v["name"]: v["value"] for v in container["env"]}
-    return pod_guest_of(variables, at, {name: base64.b64decode(value) for name, value in data.items()})
+    return pod_guest(variables, at, {name: base64.b64decode(value) for name, value in data.items()})
 
 
 # What firmware and boot loader of the runner's disk image extend, and the PCRs that follow.

@@ -41,7 +41,7 @@ def set_key_broker(*, by: User, dataset: Dataset, broker: str, keys: Any = None)
             raise Invalid(
                 "keys_malformed",
                 str(error),
-                "Send what `strongroom broker keys` prints.",
+                "Send what “strongroom broker keys” prints.",
                 fields={"keys": [str(error)]},
             ) from None
     with transaction.atomic():

@@ -328,7 +328,9 @@ def test_no_key_for_containers_that_fall_short(containers, changes, check):
 @pytest.fixture
 def pods(portal) -> Iterator[Guests]:
     def guest(run: Run, token: str) -> Any:
-        return pod_guest(as_variables(run, portal=portal), token, key_file("software-attester"))
+        files = {"token": token.encode(), "attester-key": key_file("software-attester").read_bytes()}
+        named = {"STRONGROOM_TOKEN_FILE": "/at/token", "STRONGROOM_ATTESTER_KEY_FILE": "/at/attester-key"}
+        return pod_guest({**as_variables(run, portal=portal), **named}, "/at", files)
 
     made = Guests(guest)
     machines.register("kubernetes", made)
