@@ -86,18 +86,21 @@ class Portal:
         self.env["STRONGROOM_TEST_PAUSES"] = str(self.pauses)
         self.pauses.mkdir()
         self._once([sys.executable, "manage.py", "migrate", "--noinput", "--verbosity=0"])
-        static = self.call([sys.executable, "manage.py", "collectstatic", "--noinput", "--verbosity=0"])
+        # Before the web: it reads the list of static files once, when it starts.
+        self._once([sys.executable, "manage.py", "collectstatic", "--noinput", "--verbosity=0"])
         self.start_web()
         self.world = json.loads(
             self._once([sys.executable, "-m", "tests.integration.runs.build"]).splitlines()[-1]
         )
-        assert static.wait(60) == 0
         self.start_worker()
         self.start_beat()
         until(
-            lambda: httpx.get(f"{self.url}/health/live", trust_env=False).status_code == 200,
-            "a portal that answers",
+            lambda: httpx.get(f"{self.url}/login", trust_env=False, timeout=30).status_code == 200,
+            lambda: f"a portal whose pages answer; its log ends {self._end_of_log('web')}",
         )
+
+    def _end_of_log(self, name: str) -> str:
+        return (self.var / "log" / f"{name}.log").read_text(errors="replace")[-3000:]
 
     def __exit__(self, *exc_info: object) -> None:
         for person in self._people.values():
@@ -126,11 +129,6 @@ class Portal:
     @property
     def memory_prefix(self) -> str:
         return f"strongroom-{hashlib.sha256(str((self.var / 'runs').resolve()).encode()).hexdigest()[:8]}-"
-
-    def call(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            list(command), cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
 
     def _once(self, command: Sequence[str]) -> str:
         done = subprocess.run(
