@@ -23,6 +23,7 @@ _IMAGE = re.compile(r"sha256:[0-9a-f]{64}")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43,128}")  # 32 random bytes at least, in base64url or hex
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _B64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -78,7 +79,7 @@ def text(maximum: int = 256, minimum: int = 1) -> Checker:
     def check(value: Any, where: str) -> str:
         if not isinstance(value, str) or not minimum <= len(value) <= maximum:
             raise FormatError(f"{where} must be text of {minimum} to {maximum} characters.")
-        if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
+        if _CONTROL.search(value):
             raise FormatError(f"{where} must not hold control characters.")
         return value
 

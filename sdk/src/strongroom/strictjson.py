@@ -7,9 +7,11 @@ is not exact in a double, a lone surrogate, a byte-order mark, too much depth or
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import rfc8785
@@ -24,34 +26,13 @@ MAX_INTEGER = 2**53 - 1  # RFC 8785 section 3.2.2.3: larger ones are not exact i
 
 def loads(data: bytes, *, max_bytes: int = MAX_BYTES, what: str = "The document") -> Any:
     """Parse UTF-8 JSON strictly. `what` names the document in error messages. Raises FormatError."""
-    if len(data) > max_bytes:
-        raise FormatError(f"{what} is {len(data)} bytes long; at most {max_bytes} are read.")
-    try:
-        text = data.decode("utf-8")
-        value = json.loads(
-            text,
-            object_pairs_hook=_pairs,
-            parse_constant=_refuse_constant,
-            parse_int=_integer,
-            parse_float=_float,
-        )
-        _walk(value)
-    except FormatError as error:
-        raise FormatError(f"{what} is not acceptable JSON: {error}") from None
-    except UnicodeError:
-        raise FormatError(f"{what} is not UTF-8 text.") from None
-    except (ValueError, RecursionError):
-        raise FormatError(f"{what} is not valid JSON.") from None
-    return value
+    return _parse(data, max_bytes, what)[0]
 
 
 def canonical(value: Any) -> bytes:
     """The bytes of `value` by RFC 8785 (JCS). Raises FormatError for what JSON cannot hold exactly."""
     try:
-        if _walk(value):
-            # Without floats and with plain names, the standard encoder, which is written in C, gives the same bytes.
-            return _PLAIN.encode(value).encode("utf-8")
-        return rfc8785.dumps(value)
+        return _encode(value, plain=_walk(value))
     except FormatError as error:
         raise FormatError(f"The value cannot be written as canonical JSON: {error}") from None
     except (rfc8785.CanonicalizationError, UnicodeError, RecursionError) as error:
@@ -60,8 +41,8 @@ def canonical(value: Any) -> bytes:
 
 def loads_canonical(data: bytes, *, max_bytes: int = MAX_BYTES, what: str = "The document") -> Any:
     """Like `loads`, and refuse any bytes but the canonical ones: then one document has one hash."""
-    value = loads(data, max_bytes=max_bytes, what=what)
-    if canonical(value) != data:
+    value, plain = _parse(data, max_bytes, what)
+    if _encode(value, plain=plain) != data:
         raise FormatError(f"{what} is not in canonical form (RFC 8785), so its hash would not be unique.")
     return value
 
@@ -71,12 +52,37 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
+def _parse(data: bytes, max_bytes: int, what: str) -> tuple[Any, bool]:
+    """The value, and whether it is plain as `_walk` means it."""
+    if len(data) > max_bytes:
+        raise FormatError(f"{what} is {len(data)} bytes long; at most {max_bytes} are read.")
+    try:
+        text = data.decode("utf-8")
+        # Looking at every value costs more than an RSA signature. Not needed where the text can have nothing to find.
+        if text.isascii() and "\\u" not in text and text.count("[") + text.count("{") <= MAX_DEPTH:
+            with contextlib.suppress(_HasFloat):
+                return _WITHOUT_FLOATS.decode(text), True
+        value = _WITH_FLOATS.decode(text)
+        return value, _walk(value)
+    except FormatError as error:
+        raise FormatError(f"{what} is not acceptable JSON: {error}") from None
+    except UnicodeError:
+        raise FormatError(f"{what} is not UTF-8 text.") from None
+    except (ValueError, RecursionError):
+        raise FormatError(f"{what} is not valid JSON.") from None
+
+
+def _encode(value: Any, *, plain: bool) -> bytes:
+    if plain:
+        # Without floats and with plain names, the standard encoder, which is written in C, gives the same bytes.
+        return _PLAIN.encode(value).encode("utf-8")
+    return rfc8785.dumps(value)
+
+
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in result:
-            raise FormatError("a name appears twice in one object")
-        result[name] = value
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise FormatError("a name appears twice in one object")
     return result
 
 
@@ -85,9 +91,9 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 def _integer(text: str) -> int:
-    if len(text) > 17 or abs(int(text)) > MAX_INTEGER:
+    if len(text) > 17 or not -MAX_INTEGER <= (value := int(text)) <= MAX_INTEGER:
         raise FormatError("a whole number is outside the range that every reader holds exactly")
-    return int(text)
+    return value
 
 
 def _float(text: str) -> float:
@@ -95,6 +101,14 @@ def _float(text: str) -> float:
     if not math.isfinite(value):
         raise FormatError("a number is too large or too long")
     return value
+
+
+class _HasFloat(Exception):
+    pass
+
+
+def _no_float(text: str) -> NoReturn:
+    raise _HasFloat
 
 
 def _walk(value: Any, depth: int = 0) -> bool:
@@ -128,3 +142,15 @@ def _walk(value: Any, depth: int = 0) -> bool:
         for item in value:
             plain &= _walk(item, depth + 1)
     return plain
+
+
+def _decoder(parse_float: Callable[[str], Any]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_pairs,
+        parse_constant=_refuse_constant,
+        parse_int=_integer,
+        parse_float=parse_float,
+    )
+
+
+_WITH_FLOATS, _WITHOUT_FLOATS = _decoder(_float), _decoder(_no_float)
