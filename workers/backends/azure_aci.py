@@ -136,6 +136,11 @@ class AciBackend(CloudBackend):
             ),
             environment_variables=[aci.EnvironmentVariable(name=k, value=v) for k, v in told.items()],
             volume_mounts=[aci.VolumeMount(name="token", mount_path=TOKEN_FOLDER, read_only=True)],
+            security_context=aci.SecurityContextDefinition(
+                privileged=False,
+                allow_privilege_escalation=False,
+                capabilities=aci.SecurityContextCapabilitiesDefinition(add=[], drop=list(cce.DROPPED)),
+            ),
         )
         made = aci.ContainerGroup(
             location=self.config.location,

@@ -6,6 +6,9 @@ image's bytes; this portal reads no registry, so it cannot make them. Two ways a
   a whole policy    as `az confcom acipolicygen` writes it: checked here (`checked`), used byte for byte
   layer hashes      as the same tool prints them, in a file of the operator's: the policy is rendered here (`render`)
   no hashes         refused. A policy without them would allow any image.
+
+What is rendered says of everything but the containers what that tool's own policies say (azure-cli-extensions, confcom:
+internal_config.json, customer_rego_policy.txt), because the platform's own steps have to pass it.
 """
 
 from __future__ import annotations
@@ -32,18 +35,57 @@ _POINTS = (
     "dump_stacks", "runtime_logging", "load_fragment", "scratch_mount", "scratch_unmount",
 )  # fmt: skip
 
+# The platform's own containers (they mount the secret volume) come by a fragment that Microsoft signs.
+_PLATFORM = {
+    "feed": "mcr.microsoft.com/aci/aci-cc-infra-fragment",
+    "includes": ["containers", "fragments"],
+    "issuer": "did:x509:0:sha256:I__iuL25oXEVFdTP_aBLx_eT1RPHbCQ_ECBQfYZpt9s::eku:1.3.6.1.4.1.311.76.59.1.3",
+    "minimum_svn": "1",
+}
+
+# What a container that is not privileged has, and what the runner keeps of it: enough to give each program a user id of
+# its own, to end what is left of it and to remove its files. Tried: the sandbox's self-test passes with these and no more.
+USUAL_CAPABILITIES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
+    "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+)  # fmt: skip
+CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID", "CAP_KILL")
+DROPPED = tuple(name for name in USUAL_CAPABILITIES if name not in CAPABILITIES)
+
+# The environment that the image itself sets (infra/runner/Containerfile, and PATH of its base).
+IMAGE_ENVIRONMENT = (
+    "PYTHONPATH=/opt/strongroom/sdk/src:/opt/strongroom",
+    "PYTHONDONTWRITEBYTECODE=1",
+    "PYTHONUNBUFFERED=1",
+    "LANG=C.UTF-8",
+    "PATH=/usr/local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+)
+IMAGE_FOLDER = "/opt/strongroom"
+_PLATFORM_ENVIRONMENT = (
+    "((?i)FABRIC)_.+=.+", "HOSTNAME=.+", "T(E)?MP=.+", "FabricPackageFileName=.+", "HostedServiceName=.+",
+    "IDENTITY_API_VERSION=.+", "IDENTITY_HEADER=.+", "IDENTITY_SERVER_THUMBPRINT=.+", "azurecontainerinstance_restarted_by=.+",
+)  # fmt: skip
+PAUSE = ("/pause",)
+
 
 @dataclass(frozen=True)
 class Container:
-    """One container that may run. `layers`: dm-verity root hashes, lowest layer first. `env`: regular expressions."""
+    """One container that may run.
+
+    layers: dm-verity root hashes, lowest layer first. env: (text or pattern, whether it is a regular expression).
+    mounts: (destination, source pattern, "ro" or "rw"). no_new_privileges: as the group is asked for.
+    """
 
     id: str
     name: str
     layers: tuple[str, ...]
     command: tuple[str, ...]
-    env: tuple[tuple[str, bool], ...]  # (pattern, whether it is a regular expression)
-    mounts: tuple[tuple[str, str, str], ...] = ()  # (destination, source pattern, options)
+    env: tuple[tuple[str, bool], ...]
+    mounts: tuple[tuple[str, str, str], ...] = ()
     working_dir: str = "/"
+    capabilities: tuple[str, ...] = USUAL_CAPABILITIES
+    no_new_privileges: bool = False
+    stdio: bool = False
 
     def __post_init__(self) -> None:
         if not self.layers or not all(_HASH.fullmatch(layer) for layer in self.layers):
@@ -107,14 +149,17 @@ def checked(policy: str, image: str) -> str:
             refuse("one of its containers may be privileged.")
         if container.get("exec_processes"):
             refuse("commands may be run in one of its containers from outside.")
-        if container.get("allow_stdio_access"):
+        # The pause container writes nothing, and the tool leaves it open.
+        if container.get("allow_stdio_access") and container.get("command") != list(PAUSE):
             refuse("the output of one of its containers may be read from outside.")
     if image not in {container.get("id") for container in containers}:
         refuse(f"it does not name the runner's image {image}.")
     return policy
 
 
-def render(containers: Sequence[Container], *, framework_svn: str = "0.1.0", api_svn: str = "0.10.0") -> str:
+def render(
+    containers: Sequence[Container], *, framework_version: str = "0.2.3", api_version: str = "0.10.0"
+) -> str:
     """The policy for exactly these containers; the same input gives the same bytes, and so the same hash."""
     if not containers:
         raise ImproperlyConfigured("A policy for no container makes no sense.")
@@ -125,17 +170,17 @@ def render(containers: Sequence[Container], *, framework_svn: str = "0.1.0", api
         "import future.keywords.every",
         "import future.keywords.in",
         "",
-        f'api_version := "{api_svn}"',
-        f'framework_version := "{framework_svn}"',
+        f'api_version := "{api_version}"',
+        f'framework_version := "{framework_version}"',
         "",
-        "fragments := []",
+        f"fragments := {json.dumps([_PLATFORM], separators=(',', ':'), sort_keys=True)}",
         "",
         f"containers := {listed}",
         "",
-        "allow_properties_access := false",
+        "allow_properties_access := true",
         *(f"{name} := false" for name in _MUST_BE_FALSE),
-        "allow_environment_variable_dropping := false",
-        "allow_capability_dropping := false",
+        "allow_environment_variable_dropping := true",
+        "allow_capability_dropping := true",
         "",
         *(f"{point} := data.framework.{point}" for point in _POINTS),
         "",
@@ -166,18 +211,28 @@ def containers_from(text: str, image: str, portal: str, token_folder: str) -> li
                     (f"STRONGROOM_PORTAL={portal}", False),
                     ("STRONGROOM_RUN=[0-9a-f-]{36}", True),
                     (f"STRONGROOM_TOKEN_FILE={token_folder}/token", False),
-                    ("PATH=.+", True),
-                    ("HOSTNAME=.+", True),
-                    ("(?i)(FABRIC)_.+=.+", True),
+                    *((text, False) for text in IMAGE_ENVIRONMENT),
+                    ("TERM=xterm", False),
+                    *((pattern, True) for pattern in _PLATFORM_ENVIRONMENT),
                 ),
-                mounts=((token_folder, "sandbox:///tmp/atlas/secretsVolume/.+", "ro"),),
+                mounts=(
+                    (token_folder, "sandbox:///tmp/atlas/secretsVolume/.+", "ro"),
+                    ("/etc/resolv.conf", "sandbox:///tmp/atlas/resolvconf/.+", "rw"),
+                ),
+                working_dir=IMAGE_FOLDER,
+                capabilities=CAPABILITIES,
+                no_new_privileges=True,
             ),
             Container(
                 id=str(pause["id"]),
                 name="pause-container",
                 layers=tuple(pause["layers"]),
                 command=tuple(pause["command"]),
-                env=(("PATH=.+", True), ("TERM=xterm", False)),
+                env=(
+                    ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", False),
+                    ("TERM=xterm", False),
+                ),
+                stdio=True,
             ),
         ]
     except (ValueError, KeyError, TypeError) as error:
@@ -189,9 +244,11 @@ def containers_from(text: str, image: str, portal: str, token_folder: str) -> li
 def _container(c: Container) -> dict[str, Any]:
     return {
         "allow_elevated": False,
-        "allow_stdio_access": False,
+        "allow_stdio_access": c.stdio,
         "capabilities": {
-            "ambient": [], "bounding": [], "effective": [], "inheritable": [], "permitted": [],
+            "ambient": [],
+            "inheritable": [],
+            **{name: list(c.capabilities) for name in ("bounding", "effective", "permitted")},
         },
         "command": list(c.command),
         "env_rules": [
@@ -206,7 +263,7 @@ def _container(c: Container) -> dict[str, Any]:
             for destination, source, options in c.mounts
         ],
         "name": c.name,
-        "no_new_privileges": True,
+        "no_new_privileges": c.no_new_privileges,
         "seccomp_profile_sha256": "",
         "signals": [],
         "user": {

@@ -131,7 +131,7 @@ def test_one_that_is_silent_or_drips_is_given_up(server: Server, monkeypatch: py
         handler.send_header("Content-Length", "1000")
         handler.end_headers()
         try:
-            for _ in range(100):
+            for _ in range(400):
                 handler.wfile.write(b" ")
                 handler.wfile.flush()
                 time.sleep(0.05)
@@ -143,7 +143,7 @@ def test_one_that_is_silent_or_drips_is_given_up(server: Server, monkeypatch: py
         began = time.monotonic()
         with pytest.raises(ServiceUnavailable):
             release()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("value", ["{", "[]", '{"b": 1}', '"x"'])

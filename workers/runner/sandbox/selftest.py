@@ -52,6 +52,13 @@ def choose(kinds: tuple[Kind, ...] = (Kind.BUBBLEWRAP, Kind.LANDLOCK)) -> Sandbo
         except SandboxRefused as refusal:
             failures.append(refusal)
             continue
+        except OSError as error:
+            failures.append(
+                SandboxRefused(
+                    "no_rights", f"{kind} could not be tried here ({error.strerror or error}).", ""
+                )
+            )
+            continue
         leaks = [found for found in probes if not found.closed]
         if not leaks:
             return Sandbox(kind, kind is Kind.BUBBLEWRAP, _DETAIL[kind], tuple(probes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -40,6 +41,46 @@ def test_the_request(world, run):
     assert "token-1" not in json.dumps(inside)
     assert inside["volumeMounts"] == [{"name": "token", "mountPath": "/run/strongroom", "readOnly": True}]
     assert group["tags"]["strongroom-run"] == run.pk.hex
+
+
+def test_the_group_and_the_rendered_policy_say_the_same_of_the_runner(world, run):
+    """What the platform enforces is the policy: where the two differ, the container does not start."""
+    world.backend.launch(run, "token-1")
+    sent = world.fake.resources[CONTAINERS, run.machine].body["properties"]["containers"][0]["properties"]
+    text = json.dumps(
+        {
+            "runner": {"layers": ["ab" * 32], "command": ["/r"]},
+            "pause": {"id": "pause", "layers": ["cd" * 32], "command": ["/pause"]},
+        }
+    )
+    policy = cce.render(cce.containers_from(text, IMAGE, "https://portal.example", "/run/strongroom"))
+    assert cce.checked(policy, IMAGE) == policy
+    runner, pause = json.loads(next(r for r in policy.splitlines() if r.startswith("containers := "))[14:])
+    context = sent["securityContext"]
+    kept = set(cce.USUAL_CAPABILITIES) - set(context["capabilities"]["drop"])
+    assert set(runner["capabilities"]["effective"]) == kept == set(cce.CAPABILITIES)
+    assert (context["privileged"], context["allowPrivilegeEscalation"]) == (False, False)
+    assert runner["no_new_privileges"] and not runner["allow_stdio_access"] and not runner["allow_elevated"]
+    assert set(pause["capabilities"]["bounding"]) == set(cce.USUAL_CAPABILITIES)
+    mounted = {mount["destination"] for mount in runner["mounts"]}
+    assert mounted == {mount["mountPath"] for mount in sent["volumeMounts"]} | {"/etc/resolv.conf"}
+    names = {rule["pattern"].partition("=")[0] for rule in runner["env_rules"]}
+    assert names >= {variable["name"] for variable in sent["environmentVariables"]}
+
+
+def test_the_rendered_policy_knows_the_image():
+    """What the recipe of the image sets, the policy lets through; anything else of its base is dropped."""
+    recipe = (Path(__file__).parents[4] / "infra/runner/Containerfile").read_text()
+    stage = recipe[recipe.index(" AS runner\n") : recipe.index(" AS gcp\n")]
+    (line,) = [line for line in stage.splitlines() if line.startswith("ENV ")]
+    assert set(line.split()[1:]) == {e for e in cce.IMAGE_ENVIRONMENT if not e.startswith("PATH=")}
+    assert f"\nWORKDIR {cce.IMAGE_FOLDER}\n" in stage
+
+
+def test_the_instructions_drop_what_the_portal_drops():
+    text = (Path(__file__).parents[4] / "docs/how-to/azure.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith('"securityContext": ')]
+    assert json.loads("{" + line + "}")["securityContext"]["capabilities"]["drop"] == list(cce.DROPPED)
 
 
 def test_the_policy_is_the_same_for_every_run(world):
