@@ -167,5 +167,5 @@ def test_serve_refuses_keys_that_others_may_read(tmp_path: Path) -> None:
     os.chmod(tmp_path / "keys.json", 0o600)
     assert "already" in cli(tmp_path, "init", fails=True)
     (tmp_path / "keys.json").unlink()
-    assert "There is no file" in cli(tmp_path, "serve", fails=True)
+    assert "make it: strongroom broker init" in cli(tmp_path, "serve", fails=True)
     assert "Keep a copy" in cli(tmp_path, "init")

@@ -268,7 +268,9 @@ def read_private_file(path: Path, maximum: int) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise KeyStoreError("missing", f"There is no file {path}.") from None
+        raise KeyStoreError(
+            "missing", f"There is no file {path}. At the first start, make it: strongroom broker init."
+        ) from None
     except OSError as error:
         raise KeyStoreError("permissions", f"{path} cannot be read: {error.strerror}.") from None
     with os.fdopen(handle, "rb") as file:
