@@ -1,4 +1,4 @@
-"""Release policies: who sets them, what they may say, which is in force, and the strictest of several."""
+"""Release policies: who sets them, what they may say, and which is in force."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from strongroom.errors import FormatError
 from strongroom.evidence import envelope as _envelope
 from strongroom.evidence.envelope import TYPES, Envelope
 from strongroom.evidence.model import Appraisal, Check, Checks, Outcome, Tier, combined
-from strongroom.evidence.policy import Policy, strictest
+from strongroom.evidence.policy import Policy
 from strongroom.evidence.trust import Anchor, Trust
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "Trust",
     "combined",
     "digest",
-    "strictest",
     "verify",
 ]
 

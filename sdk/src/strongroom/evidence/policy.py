@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from strongroom import shapes, strictjson
@@ -215,56 +215,3 @@ class Policy:
     def code_for(self, type_: str) -> list[Mapping[str, Any]]:
         """The reference values for evidence of `type_`, of accepted images only."""
         return [c for c in self.code if c["type"] == type_ and (not self.images or c["image"] in self.images)]
-
-
-def strictest(policies: list[Policy]) -> Policy | None:
-    """The policy that is met only where each of `policies` is; None where nothing could meet them all."""
-    result = policies[0]
-    for other in policies[1:]:
-        joined = _both(result, other)
-        if joined is None:
-            return None
-        result = joined
-    return result
-
-
-def _both(one: Policy, two: Policy) -> Policy | None:
-    changed: dict[str, Any] = {"max_age_seconds": min(one.max_age_seconds, two.max_age_seconds)}
-    for name in _LISTS:
-        a, b = getattr(one, name), getattr(two, name)
-        common = tuple(item for item in a if item in b) if a and b else a or b
-        if (a or b) and not common:
-            return None
-        changed[name] = common
-    for name in ("tdx_advisories", "env_override"):  # what is tolerated: nothing unless both tolerate it
-        changed[name] = tuple(item for item in getattr(one, name) if item in getattr(two, name))
-    for name in ("swversion", "uvm_svn"):
-        minima = [value for value in (getattr(one, name), getattr(two, name)) if value is not None]
-        changed[name] = max(minima, default=None)
-    changed["tcb"] = {
-        product: {
-            part: max(policy.tcb.get(product, {}).get(part, 0) for policy in (one, two))
-            for part in TCB_PARTS
-            if any(part in policy.tcb.get(product, {}) for policy in (one, two))
-        }
-        for product in sorted({*one.tcb, *two.tcb})
-    }
-    maa = _both_maa(one.maa, two.maa)
-    if maa is None:
-        return None
-    return replace(one, **changed, maa=maa)
-
-
-def _both_maa(one: Mapping[str, list[str]], two: Mapping[str, list[str]]) -> Mapping[str, list[str]] | None:
-    if not one or not two:
-        return one or two
-    common = {issuer: [h for h in one[issuer] if h in two[issuer]] for issuer in one if issuer in two}
-    common = {issuer: hashes for issuer, hashes in common.items() if hashes}
-    return common or None
-
-
-# Members that list what is accepted: common to both, and nothing in common can be met by nothing.
-_LISTS = (
-    "types", "images", "code", "tees", "products", "tdx_tcb", "support", "audiences", "projects", "zones",
-    "service_accounts",
-)  # fmt: skip

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom import evidence, strictjson
-from strongroom.evidence import Appraisal, Policy, Tier, Trust, strictest
+from strongroom.evidence import Appraisal, Policy, Tier, Trust
 from tests.unit.strongroom.evidence import authority_tokens as authority
 from tests.unit.strongroom.evidence.authority_tokens import (
     GONE,
@@ -332,14 +332,6 @@ def test_amd_conditions_are_not_shown_by_such_a_token(member: dict[str, Any]) ->
     policy = replace(FULL, **member)
     assert judge(google().oidc(CLAIMS), policy).tier is Tier.WARNING
     assert judge(google().oidc(TDX), policy).tier is Tier.AFFIRMING
-
-
-def test_two_custodians() -> None:
-    both = strictest([FULL, replace(FULL, zones=("europe-west4-a", "europe-west1-b"), env_override=())])
-    assert both is not None
-    assert judge(google().oidc(CLAIMS), both).tier is Tier.AFFIRMING
-    overridden = authority.changed(CLAIMS, CONTAINER + "env_override", {"RUN_ID": "5"})
-    assert failing(judge(google().oidc(overridden), both)) == {"overrides"}
 
 
 # --- keys and certificates ---

@@ -1,19 +1,16 @@
-"""Release policies: each member's form, one hash for one meaning, and the strictest of several."""
+"""Release policies: each member's form, and one hash for one meaning."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from strongroom import strictjson
 from strongroom.errors import FormatError
-from strongroom.evidence import Policy, Tier, envelope, strictest
+from strongroom.evidence import Policy, envelope
 from strongroom.evidence import policy as policies
 from tests.unit.strongroom.evidence import authority_amd as amd
-from tests.unit.strongroom.evidence import test_azure_aci as aci
 from tests.unit.strongroom.evidence import test_snp as snp
 
 IMAGE, OTHER = amd.IMAGE, "sha256:" + "cd" * 32
@@ -112,102 +109,3 @@ def test_reference_values_of_accepted_images_only() -> None:
 def test_reference_values_of_no_accepted_image_are_not_the_same_as_none() -> None:
     code = [{"type": "snp", "image": OTHER, "measurement": "4d" * 48}]
     assert snp.failed(snp.judge(snp.make(), policy=Policy.parse({**BASE, "code": code}))) == {"code"}
-
-
-# --- The strictest of several --------------------------------------------------------------------------------------
-# Each draws around the values of the evidence below, so that both outcomes are common.
-def _some(*values: Any) -> st.SearchStrategy[list[Any]]:
-    return st.lists(st.sampled_from(values), min_size=1, unique_by=repr)
-
-
-SNP_CODE = [{"type": "snp", "image": i, "measurement": m * 48} for i in (IMAGE, OTHER) for m in ("4d", "4e")]
-ACI_CODE = [
-    {"type": "azure-aci", "image": i, "cce_policy": d}
-    for i in (IMAGE, OTHER)
-    for d in (amd.ACI_REPORT.host_data.hex(), "ab" * 32)
-]
-tcb = st.fixed_dictionaries(
-    {},
-    optional={
-        "Milan": st.fixed_dictionaries(
-            {}, optional={"snp": st.integers(23, 25), "microcode": st.integers(218, 220), "fmc": st.just(0)}
-        ),
-        "Turin": st.just({"fmc": 9}),
-    },
-).filter(bool)
-optional = {
-    "tees": _some("sev-snp", "tdx"),
-    "products": _some("Milan", "Genoa"),
-    "tcb": tcb,
-    "uvm_svn": st.integers(102, 104),
-    "zones": _some("a", "b"),
-    "env_override": _some("A", "B"),
-    "maa": st.just({ISSUER: [HASH]}),
-}
-documents = st.fixed_dictionaries(
-    {
-        "v": st.just(1),
-        "types": _some("snp", "azure-aci", "tdx"),
-        "images": _some(IMAGE, OTHER),
-        "max_age_seconds": st.integers(1, 20),
-        # Reference values for both types: a policy that names an image and leaves it to others to say what it
-        # measures as is met by nobody's word but theirs, and is not compared here.
-        "code": st.tuples(_some(*SNP_CODE), _some(*ACI_CODE)).map(lambda both: [*both[0], *both[1]]),
-    },
-    optional=optional,
-)
-LATE = 10 * amd.timedelta(seconds=1)
-
-
-@settings(max_examples=400)
-@given(st.lists(documents, min_size=2, max_size=3), st.booleans())
-def test_what_meets_the_strictest_meets_each(drawn: list[dict[str, Any]], aci_evidence: bool) -> None:
-    each = [Policy.parse(document) for document in drawn]
-    joined = strictest(each)
-    if joined is None:
-        return
-    assert Policy.parse(joined.to_json()) == joined, "it is a policy like any other"
-    judge, data = (aci.judge, ACI) if aci_evidence else (snp.judge, SNP)
-    now = amd.NOW + LATE
-    if judge(data, policy=joined, now=now).tier is Tier.AFFIRMING:
-        for policy in each:
-            appraisal = judge(data, policy=policy, now=now)
-            assert appraisal.tier is Tier.AFFIRMING
-            assert not snp.failed(appraisal)
-
-
-SNP, ACI = snp.make(), amd.aci_evidence()
-
-
-@settings(max_examples=200)
-@given(documents)
-def test_the_strictest_of_one_or_twice_the_same(document: dict[str, Any]) -> None:
-    policy = Policy.parse(document)
-    assert strictest([policy]) == policy
-    assert strictest([policy, policy]) == policy
-
-
-@settings(max_examples=200)
-@given(documents, documents)
-def test_the_order_does_not_matter(one: dict[str, Any], two: dict[str, Any]) -> None:
-    a, b = Policy.parse(one), Policy.parse(two)
-    there, back = strictest([a, b]), strictest([b, a])
-    assert (there is None) == (back is None)
-    if there is not None and back is not None:
-        for data, judge in ((SNP, snp.judge), (ACI, aci.judge)):
-            now = amd.NOW + LATE
-            assert judge(data, policy=there, now=now).tier is judge(data, policy=back, now=now).tier
-
-
-def test_policies_that_nothing_can_meet_together() -> None:
-    one = Policy.parse({**BASE, "images": [IMAGE]})
-    assert strictest([one, Policy.parse({**BASE, "images": [OTHER]})]) is None
-    assert strictest([one, Policy.parse({**BASE, "types": ["tdx"]})]) is None
-    maa = [Policy.parse({**BASE, "maa": {ISSUER: [hash_]}}) for hash_ in (HASH, "B" * 42 + "A")]
-    assert strictest(maa) is None and strictest(maa[:1] * 2) == maa[0]
-
-
-def test_what_is_tolerated_must_be_tolerated_by_both() -> None:
-    tolerant, strict = Policy.parse({**BASE, "env_override": ["A", "B"]}), Policy.parse(BASE)
-    joined = strictest([tolerant, strict])
-    assert joined is not None and joined.env_override == ()
