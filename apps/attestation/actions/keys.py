@@ -71,7 +71,9 @@ def release_keys(
         with transaction.atomic():
             if not _still_in_force(versions, decision):
                 continue  # the policy was replaced while the evidence was judged
-            if not challenges.spend(**arguments) and decision.ok:
+            if not challenges.spend(**arguments) and (
+                decision.ok or _released_before(run_id, attempt, envelope, asked)
+            ):
                 # Used up since it was looked at: by this same request on another connection, or by another one.
                 continue
             _record(by, run_id, attempt, asked, envelope, decision, versions, moment)

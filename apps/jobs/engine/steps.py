@@ -28,6 +28,7 @@ from apps.jobs.engine.machines import BackendError, Sight, Unsettled, backend, f
 from apps.jobs.engine.manifests import approvals_of, manifest_digest
 from apps.jobs.models import Run
 from apps.jobs.states import RUN, RunState
+from apps.projects.models import Project
 from strongroom import strictjson
 
 log = logging.getLogger(__name__)
@@ -77,9 +78,18 @@ def step(run: Run) -> bool:
 
 
 def _leave_waiting(run: Run) -> bool:
-    if unmet(run):
-        _say(run, "waits_for_conditions")
-        return False
+    # One run of a project after the other: two that looked at its budget at the same moment would both fit into it.
+    with transaction.atomic():
+        if run.project_id is not None:
+            Project.objects.select_for_update(no_key=True).get(pk=run.project_id)
+        if not unmet(run):
+            _queue(run)
+            return True
+    _say(run, "waits_for_conditions")
+    return False
+
+
+def _queue(run: Run) -> None:
     inputs = [
         (entry.version, entry.release) for entry in run.inputs.select_related("version__dataset", "release")
     ]
@@ -93,7 +103,6 @@ def _leave_waiting(run: Run) -> bool:
     }
     data = {"manifest": fields["manifest_sha256"], "approvals": approvals}
     transition(run, RunState.QUEUED, by=ENGINE, set_fields=fields, data=data)
-    return True
 
 
 def _launch(run: Run) -> bool:

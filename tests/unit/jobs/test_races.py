@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
 import uuid
 from typing import Any
 
@@ -15,8 +17,17 @@ from apps.core.models import StateChange
 from apps.datasets import actions as datasets
 from apps.datasets.models import AccessRequest, Agreement, Signature, Stage1Release
 from apps.jobs import actions as jobs
-from apps.jobs import engine
-from apps.jobs.models import OutputCheck, OutputRelease, Program, ProgramApproval, Run
+from apps.jobs import engine, spending
+from apps.jobs.engine import steps
+from apps.jobs.models import (
+    OutputCheck,
+    OutputRelease,
+    Program,
+    ProgramApproval,
+    ProjectAllowance,
+    Run,
+    RunCost,
+)
 from tests import factories
 from tests.factories import World, again, at_once
 
@@ -45,7 +56,7 @@ def check(by: Any, release: OutputRelease, decision: str = "approve") -> Any:
     return lambda: jobs.check_outputs(by=by, output_release=own, decision=decision, comment="Because.")
 
 
-def steps(obj: Any) -> list[str]:
+def states(obj: Any) -> list[str]:
     return list(
         StateChange.objects.filter(object_id=obj.pk).order_by("id").values_list("to_state", flat=True)
     )
@@ -56,7 +67,7 @@ def test_two_checkers_at_once(w: World) -> None:
     assert errors(at_once(check(one, release), check(two, release))) == []
     release = again(release)
     assert release.state == "approved" and {release.first_checker, release.second_checker} == {one, two}
-    assert steps(release) == ["collected", "in_review", "approved_once", "approved"]
+    assert states(release) == ["collected", "in_review", "approved_once", "approved"]
 
 
 def test_one_checker_twice_at_once(w: World) -> None:
@@ -81,7 +92,7 @@ def test_yes_and_no_at_once(w: World) -> None:
     results = at_once(check(one, release), check(two, release, "reject"))
     assert again(release).state == "rejected", "a no counts, whoever was first"
     told = len(errors(results))
-    assert OutputCheck.objects.count() == 2 - told and steps(release)[-1] == "rejected"
+    assert OutputCheck.objects.count() == 2 - told and states(release)[-1] == "rejected"
 
 
 def test_two_workers_build_one_package(w: World) -> None:
@@ -90,7 +101,7 @@ def test_two_workers_build_one_package(w: World) -> None:
         check(checker, release)()
     results = at_once(*(lambda: engine.build_package(release.pk) for _ in range(2)))
     assert all(isinstance(r, Conflict) for r in errors(results))
-    assert again(release).state == "released" and steps(release).count("released") == 1
+    assert again(release).state == "released" and states(release).count("released") == 1
 
 
 def test_two_custodians_decide_one_program(w: World) -> None:
@@ -167,6 +178,34 @@ def test_two_people_stop_one_run(w: World) -> None:
     assert refusal.code == "not_running" and Entry.objects.filter(event="run.cancel_requested").count() == 1
 
 
+def test_two_runs_do_not_pass_a_budget_together(
+    w: World, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    """Both have looked before either has left the queue: only one fits, so only one may go on."""
+    settings.RUN_SIZES = {
+        "local": {"s": {"vcpus": 2, "memory_gib": 8, "pence_per_hour": 12, "price_source": "own"}}
+    }
+    settings.RUN_LIMITS = {**settings.RUN_LIMITS, "memory_bytes": 4 << 30, "disk_bytes": 2 << 30}
+    program = w.approved_program()
+    RunCost.objects.all().delete()
+    Run.objects.filter(program=program).update(attempt=0)
+    runs = [jobs.submit_run(by=w.member, program=program, submission=uuid.uuid4().hex) for _ in range(2)]
+    most = spending.at_most("local", "", spending.limits_for("local", ""))
+    ProjectAllowance.objects.create(project=w.project, budget_pence=most, set_by="system:x")
+    looked, judge = threading.Barrier(2), steps.unmet
+
+    def slowly(run: Run) -> Any:
+        found = judge(run)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            looked.wait(2)  # the other one is here too, or is kept out
+        return found
+
+    monkeypatch.setattr(steps, "unmet", slowly)
+    gone_on = at_once(*(lambda run=run: steps.step(again(run)) for run in runs))  # type: ignore[misc]
+    assert sorted(gone_on) == [False, True]
+    assert sorted(again(run).state for run in runs) == ["queued", "waiting"]
+
+
 # Access and agreements
 
 
@@ -181,7 +220,7 @@ def test_two_custodians_decide_one_request(world: World) -> None:
     assert isinstance(refusal, Conflict) and refusal.code in ("already_changed", "wrong_state")
     request = again(request)
     assert request.agreements.count() == (1 if request.state == "agreement_pending" else 0)
-    assert len(steps(request)) == (3 if request.state == "agreement_pending" else 2)
+    assert len(states(request)) == (3 if request.state == "agreement_pending" else 2)
 
 
 def test_two_custodians_approve_one_request(world: World) -> None:
@@ -234,7 +273,7 @@ def test_both_sides_sign_at_once(world: World, agreement: Agreement) -> None:
         "active",
         "active",
     )
-    assert steps(agreement) == ["issued", "part_signed", "in_force"]
+    assert states(agreement) == ["issued", "part_signed", "in_force"]
 
 
 def test_two_signatories_of_one_side(world: World, agreement: Agreement) -> None:
@@ -301,4 +340,4 @@ def test_two_custodians_decide_one_release(world: World) -> None:
     )
     (refusal,) = errors(results)
     assert isinstance(refusal, Conflict) and not isinstance(refusal, Denied)
-    assert steps(release)[-1] == again(release).state and len(steps(release)) == 4
+    assert states(release)[-1] == again(release).state and len(states(release)) == 4
