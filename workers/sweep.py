@@ -24,7 +24,7 @@ from apps.projects import actions as projects
 log = logging.getLogger(__name__)
 
 SWEEPER = System("sweeper")
-_LOCKS = {"runs": 0x53525355, "expiries": 0x53525345}
+_LOCKS = {"runs": 0x53525355, "expiries": 0x53525345, "brokers": 0x53525342}
 
 
 @contextmanager
@@ -61,6 +61,12 @@ def sweep_runs() -> int:
 def _sweep_backend(name: str, backend: Backend) -> None:
     wanted = Run.objects.filter(backend=name, machine_gone=False).exclude(machine="")
     backend.sweep(set(wanted.values_list("machine", flat=True)))
+
+
+def ask_brokers() -> int:
+    """Ask custodians' key brokers whether they were stopped, and end the runs that rest on one that was. Returns how many."""
+    with alone("brokers") as got:
+        return engine.end_runs_of_stopped_brokers() if got else 0
 
 
 def sweep_expiries() -> int:

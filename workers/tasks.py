@@ -40,6 +40,11 @@ def sweep_runs() -> None:
     sweep.sweep_runs()
 
 
+@app.task(name="workers.ask_brokers", ignore_result=True)
+def ask_brokers() -> None:
+    sweep.ask_brokers()
+
+
 @app.task(name="workers.seal_log", ignore_result=True)
 def seal_log() -> None:
     seal()

@@ -20,6 +20,7 @@ from apps.attestation.models import ReleasePolicy
 from apps.attestation.permissions import require_set_policy
 from apps.datasets.actions import set_key_broker
 from apps.datasets.api.parts import ErrorOut
+from apps.datasets.brokers import admitted
 from apps.datasets.models import Dataset
 from apps.datasets.queries import dataset_by_ref
 
@@ -236,7 +237,8 @@ class KeyBroker(APIView):
 
 
 def _broker(dataset: Dataset) -> dict[str, Any]:
-    row = {"broker": dataset.key_broker, "address": dataset.key_broker_url, "keys": dataset.key_broker_keys}
+    address = admitted().get(dataset.key_broker, "")  # "" too where the operator has taken it off the list
+    row = {"broker": dataset.key_broker, "address": address, "keys": dataset.key_broker_keys}
     return dict(KeyBrokerOut(row).data)
 
 

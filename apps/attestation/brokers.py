@@ -119,7 +119,16 @@ def release(
     return Released(found["keys"], found["log"])
 
 
-def _ask(broker: str, path: str, body: Any) -> Any:
+def stopped(broker: str) -> bool | None:
+    """Whether its custodian has stopped the broker. None: not known, for it does not answer, or is off the list."""
+    try:
+        answer = _ask(broker, "/health")
+        return bool(shapes.pick(answer, "The answer", {"stopped": shapes.boolean})["stopped"])
+    except (BrokerRefused, ServiceUnavailable, FormatError):
+        return None
+
+
+def _ask(broker: str, path: str, body: Any = None) -> Any:
     address = admitted().get(broker)
     if address is None:
         raise BrokerRefused(
@@ -128,13 +137,12 @@ def _ask(broker: str, path: str, body: Any) -> Any:
     away = ServiceUnavailable("broker_unavailable", f"The key broker {broker} does not answer.")
     timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    method, content = ("GET", None) if body is None else ("POST", strictjson.canonical(body))
     deadline = time.monotonic() + WHOLE_SECONDS
     try:
         with (
             httpx.Client(timeout=timeout, trust_env=False, follow_redirects=False) as client,
-            client.stream(
-                "POST", address + path, content=strictjson.canonical(body), headers=headers
-            ) as response,
+            client.stream(method, address + path, content=content, headers=headers) as response,
         ):
             data = b""
             for chunk in response.iter_raw():

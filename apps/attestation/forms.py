@@ -109,9 +109,9 @@ class ConfirmForm(Form):
 class KeyBrokerForm(Form):
     """Who holds the keys of a dataset."""
 
-    broker = forms.ChoiceField(
-        label="Who holds the keys of this dataset?", required=False, widget=forms.RadioSelect
-    )
+    PORTAL = "this portal"  # no id: those have no blanks
+
+    broker = forms.ChoiceField(label="Who holds the keys of this dataset?", widget=forms.RadioSelect)
     keys = forms.CharField(
         label="Public keys of your key broker",
         required=False,
@@ -123,10 +123,14 @@ class KeyBrokerForm(Form):
     def __init__(self, *args: Any, brokers: dict[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         choices = [
-            ("", "This portal's own key broker"),
+            (self.PORTAL, "This portal's own key broker"),
             *((name, name) for name in sorted(brokers)),
         ]
         self.fields["broker"].choices = choices  # type: ignore[attr-defined]
+
+    def clean_broker(self) -> str:
+        chosen = self.cleaned_data["broker"]
+        return "" if chosen == self.PORTAL else str(chosen)
 
     def clean_keys(self) -> Any:
         text = self.cleaned_data["keys"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -46,6 +46,18 @@ class Preview:
     @property
     def changes(self) -> bool:
         return self.before_ok != self.after_ok
+
+
+def keys_from_brokers(attempts: Mapping[UUID, int]) -> dict[str, list[UUID]]:
+    """Which of these runs (each with its attempt) were given a key by which custodian's broker."""
+    shown = Evidence.objects.filter(
+        run__in=list(attempts), purpose=Purpose.KEY_RELEASE, accepted=True
+    ).exclude(broker="")
+    found: dict[str, list[UUID]] = {}
+    for broker, run, attempt in shown.values_list("broker", "run", "attempt"):
+        if attempts[run] == attempt:
+            found.setdefault(broker, []).append(run)
+    return found
 
 
 def no_longer_met(*, run_id: UUID, attempt: int) -> list[Revoked]:

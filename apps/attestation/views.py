@@ -109,13 +109,21 @@ def confirm(request: HttpRequest, slug: str) -> HttpResponse:
 def key_broker(request: HttpRequest, slug: str) -> HttpResponse:
     """Who holds the keys of the dataset: this portal, or a broker that its custodian runs."""
     dataset, _, _ = queries.policy_page(request.user, slug)
+    brokers = admitted()
+    trail = _trail(dataset, "Who holds the keys")
+    if not brokers:
+        context = {
+            "title": "Who holds the keys",
+            "caption": dataset.title,
+            "dataset": dataset,
+            "breadcrumbs": trail,
+        }
+        return render(request, "attestation/key_broker.html", context)
     initial = {
-        "broker": dataset.key_broker,
+        "broker": dataset.key_broker or KeyBrokerForm.PORTAL,
         "keys": json.dumps(dataset.key_broker_keys, indent=1) if dataset.key_broker else "",
     }
-    form = KeyBrokerForm(
-        request.POST if request.method == "POST" else None, brokers=admitted(), initial=initial
-    )
+    form = KeyBrokerForm(request.POST if request.method == "POST" else None, brokers=brokers, initial=initial)
     if request.method == "POST" and form.is_valid():
         if act(request, form, set_key_broker, done="Saved.", dataset=dataset, **form.cleaned_data):
             return redirect("attestation:policy", slug=dataset.slug)
@@ -123,7 +131,7 @@ def key_broker(request: HttpRequest, slug: str) -> HttpResponse:
         "title": "Who holds the keys", "caption": dataset.title, "form": form, "button_text": "Save",
         "intro": "The data keys of a dataset are closed for one key broker. This portal has one. You can run your own, so "
         "that this portal never has the means to open your data. It can be chosen until the first upload.",
-        "cancel_url": reverse("attestation:policy", args=[dataset.slug]), "breadcrumbs": _trail(dataset, "Who holds the keys"),
+        "cancel_url": reverse("attestation:policy", args=[dataset.slug]), "breadcrumbs": trail,
     }  # fmt: skip
     return render(request, "form_page.html", context)
 

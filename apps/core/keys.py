@@ -14,7 +14,6 @@ import json
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -77,10 +76,9 @@ def key_store() -> KeyStore:
 
     Raises KeyStoreError: it cannot be reached, opened or understood.
     """
-    kind = setting("KEY_STORE", "local")
-    options = setting("KEY_STORE_OPTIONS", "{}")
-    path = setting("KEY_STORE_FILE", "") or str(Path(settings.KEY_DIRECTORY) / "broker.json")
-    return _key_store(kind, options if isinstance(options, str) else json.dumps(options), path)
+    options = json.dumps(settings.KEY_STORE_OPTIONS, sort_keys=True)
+    path = settings.KEY_STORE_FILE or str(Path(settings.KEY_DIRECTORY) / "broker.json")
+    return _key_store(settings.KEY_STORE, options, path)
 
 
 def broker_public(suite: str = X25519) -> PublicKey:
@@ -90,13 +88,7 @@ def broker_public(suite: str = X25519) -> PublicKey:
 
 @lru_cache(maxsize=4)
 def _key_store(kind: str, options: str, path: str) -> KeyStore:
-    try:
-        parsed = json.loads(options)
-    except ValueError:
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise KeyStoreError("refused", "STRONGROOM_KEY_STORE_OPTIONS must be a JSON object.")
-    closes = protector(kind, parsed)
+    closes = protector(kind, json.loads(options))
     if not Path(path).exists():
         adopt = []
         if kind == "local" or (Path(settings.KEY_DIRECTORY) / "broker.key").exists():
@@ -107,8 +99,3 @@ def _key_store(kind: str, options: str, path: str) -> KeyStore:
             if error.code != "exists":  # another process was first
                 raise
     return KeyStore.open(path, closes)
-
-
-def setting(name: str, default: Any) -> Any:
-    """A Django setting, else the environment variable STRONGROOM_<name>, else the default."""
-    return getattr(settings, name, None) or os.environ.get(f"STRONGROOM_{name}") or default

@@ -6,12 +6,13 @@ has admitted in KEY_BROKERS: a person at a page cannot make the portal speak to 
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+
 from apps.core.errors import NotFound
-from apps.core.keys import key_store, setting
+from apps.core.keys import key_store
 from apps.datasets.models import Dataset
 from strongroom.errors import FormatError
 from strongroom.seal import PublicKey, SealHeader
@@ -24,15 +25,8 @@ WRAPPED_SIZES = {
 
 
 def admitted() -> dict[str, str]:
-    """Custodians' brokers that this portal may ask: id -> address. STRONGROOM_KEY_BROKERS, JSON."""
-    value: Any = setting("KEY_BROKERS", {})
-    try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
-        raise ValueError("STRONGROOM_KEY_BROKERS must be a JSON object of ids and addresses.")
-    return {str(name): address.rstrip("/") for name, address in found.items()}
+    """Custodians' brokers that this portal may ask: id -> address."""
+    return {name: address.rstrip("/") for name, address in settings.KEY_BROKERS.items()}
 
 
 def dataset_of(pk: str | None) -> Dataset | None:

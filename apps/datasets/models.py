@@ -48,9 +48,9 @@ class Dataset(UUIDModel):
         max_length=20, choices=ProgramApproval.choices, default=ProgramApproval.REVIEWER
     )
     dictionary = models.JSONField(default=dict)  # Table Schema; frozen into each version
-    # Who holds the keys: "" is this portal's own broker (brokers.py). The keys are public: [{"suite", "public", "id"}].
+    # Who holds the keys: "" is this portal's own broker (brokers.py; where another is reached is the operator's word, in
+    # KEY_BROKERS). The keys are public: [{"suite", "public", "id"}].
     key_broker = models.CharField(max_length=200, blank=True, default="")
-    key_broker_url = models.CharField(max_length=300, blank=True, default="")
     key_broker_keys = models.JSONField(default=list, blank=True)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
 
@@ -60,9 +60,9 @@ class Dataset(UUIDModel):
         permissions = [("manage_dataset", "May act for the custodian on this dataset")]
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(key_broker="", key_broker_url="")
-                | (~models.Q(key_broker="") & ~models.Q(key_broker_url="")),
-                name="dataset_key_broker_paired",
+                condition=models.Q(key_broker="", key_broker_keys=[])
+                | (~models.Q(key_broker="") & ~models.Q(key_broker_keys=[])),
+                name="dataset_key_broker_has_keys",
             ),
         ]
 

@@ -13,6 +13,18 @@ from django.core.exceptions import ImproperlyConfigured
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 VAR = Path(os.environ.get("STRONGROOM_VAR", BASE_DIR / "var"))
 
+
+def _json_object(name: str) -> dict[str, Any]:
+    """What the variable holds: a JSON object; none if it is not set. Raises ImproperlyConfigured for anything else."""
+    try:
+        found = json.loads(os.environ.get(name) or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ImproperlyConfigured(f"{name} must be a JSON object.")
+    return found
+
+
 DEBUG = False
 SECRET_KEY = os.environ.get("STRONGROOM_SECRET_KEY", "")
 ALLOWED_HOSTS = [h for h in os.environ.get("STRONGROOM_HOSTS", "127.0.0.1,localhost").split(",") if h]
@@ -233,6 +245,7 @@ CELERY_TASK_DEFAULT_QUEUE = "strongroom"
 CELERY_BEAT_SCHEDULE = {
     "drain-outbox": {"task": "workers.drain_outbox", "schedule": 2.0},
     "sweep-runs": {"task": "workers.sweep_runs", "schedule": 5.0},
+    "ask-brokers": {"task": "workers.ask_brokers", "schedule": 15.0},
     "seal-log": {"task": "workers.seal_log", "schedule": 5.0},
     "sweep-expiries": {"task": "workers.sweep_expiries", "schedule": 300.0},
 }
@@ -240,6 +253,16 @@ CELERY_BEAT_SCHEDULE = {
 # Where the parts lie. Each is replaceable by name; nothing else in the code knows a path.
 OBJECT_STORE = {"backend": "files", "root": str(VAR / "objects")}
 KEY_DIRECTORY = VAR / "keys"
+# The store of this portal's own key broker, and the brokers of custodians that it may ask (docs/reference/settings.md).
+KEY_STORE = os.environ.get("STRONGROOM_KEY_STORE") or "local"
+KEY_STORE_OPTIONS = _json_object("STRONGROOM_KEY_STORE_OPTIONS")
+KEY_STORE_FILE = os.environ.get("STRONGROOM_KEY_STORE_FILE", "")  # none: broker.json in KEY_DIRECTORY
+KEY_BROKERS = _json_object("STRONGROOM_KEY_BROKERS")
+for _name, _value in KEY_BROKERS.items():
+    if not isinstance(_value, str) or not re.match(r"https?://[^/]", _value):
+        raise ImproperlyConfigured(
+            f"STRONGROOM_KEY_BROKERS: the address of {_name!r} must begin with https:// (or http:// on one machine)."
+        )
 RUN_DIRECTORY = VAR / "runs"
 DEFAULT_BACKEND = os.environ.get("STRONGROOM_BACKEND", "local")
 # Kinds of machines that workers know; the default one is always among them.

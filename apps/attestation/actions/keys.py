@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -111,38 +112,47 @@ def release_keys_by_broker(
     """
     asked = _parsed(context)
     known = {"run": str(run_id), "portal": portal, "broker": broker, **expected}
-    moment = now()
-    before = _released_before(run_id, attempt, envelope, asked, broker)
-    decision = appraisals.judge_release(
-        context=asked,
-        envelope=envelope,
-        versions=versions,
-        challenge=Check(
-            "challenge", Outcome.NOT_AVAILABLE, f"The challenge is that of the key broker {broker}."
-        ),
-        expected=known,
-        now=moment,
-    )
-    if not before and not decision.ok:
-        with transaction.atomic():
-            _record(by, run_id, attempt, asked, envelope, decision, versions, moment, broker)
-        raise evidence_refused(decision.failing)
-    try:
-        answer = brokers.release(
-            broker,
-            authorisation=brokers.authorise(run_id=run_id, attempt=attempt, broker=broker, manifest=manifest),
+    answer: brokers.Released | None = None
+    while True:
+        moment = now()
+        before = _released_before(run_id, attempt, envelope, asked, broker)
+        decision = appraisals.judge_release(
             context=asked,
-            evidence=strictjson.loads(envelope, max_bytes=len(envelope)),
-            grants=[version.seal for version in versions],
+            envelope=envelope,
+            versions=versions,
+            challenge=Check(
+                "challenge", Outcome.NOT_AVAILABLE, f"The challenge is that of the key broker {broker}."
+            ),
+            expected=known,
+            now=moment,
         )
-    except BrokerRefused as refusal:
+        record = partial(
+            _record, by, run_id, attempt, asked, envelope, decision, versions, moment, broker=broker
+        )
+        if not before and not decision.ok:
+            with transaction.atomic():
+                record()
+            raise evidence_refused(decision.failing)
+        try:
+            answer = answer or brokers.release(
+                broker,
+                authorisation=brokers.authorise(
+                    run_id=run_id, attempt=attempt, broker=broker, manifest=manifest
+                ),
+                context=asked,
+                evidence=strictjson.loads(envelope, max_bytes=len(envelope)),
+                grants=[version.seal for version in versions],
+            )
+        except BrokerRefused as refusal:
+            with transaction.atomic():
+                record(refusal=refusal)
+            raise _broker_refused(broker, refusal) from None
         with transaction.atomic():
-            _record(by, run_id, attempt, asked, envelope, decision, versions, moment, broker, refusal)
-        raise _broker_refused(broker, refusal) from None
-    if not before:
-        with transaction.atomic():
-            _record(by, run_id, attempt, asked, envelope, decision, versions, moment, broker, log=answer.log)
-    return answer.keys
+            if not _still_in_force(versions, decision):
+                continue  # the policy was replaced while the broker was asked
+            if not _released_before(run_id, attempt, envelope, asked, broker):
+                record(log=answer.log)
+        return answer.keys
 
 
 def evidence_refused(failing: Sequence[Check]) -> Denied:

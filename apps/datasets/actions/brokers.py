@@ -24,11 +24,9 @@ def set_key_broker(*, by: User, dataset: Dataset, broker: str, keys: Any = None)
     Raises Denied, Invalid, Conflict.
     """
     require_acts_for(by, dataset, to="choose the key broker of this dataset")
-    address = ""
     parsed: list[dict[str, str]] = []
     if broker:
-        address = brokers.admitted().get(broker, "")
-        if not address:
+        if broker not in brokers.admitted():
             raise Invalid(
                 "broker_unknown",
                 f"This portal does not know a key broker “{broker}”.",
@@ -53,8 +51,8 @@ def set_key_broker(*, by: User, dataset: Dataset, broker: str, keys: Any = None)
                 "Data of this dataset were sealed to the key broker it has now, and no other can open them.",
                 "Register a new dataset for another key broker.",
             )
-        row.key_broker, row.key_broker_url, row.key_broker_keys = broker, address, parsed
-        row.save(update_fields=["key_broker", "key_broker_url", "key_broker_keys"])
+        row.key_broker, row.key_broker_keys = broker, parsed
+        row.save(update_fields=["key_broker", "key_broker_keys"])
         recorder()(
             event="dataset.key_broker_set", by=by, object_type="dataset", object_id=row.pk,
             data={"broker": broker, "keys": [key["id"] for key in parsed]}, scope=f"dataset:{row.pk}",

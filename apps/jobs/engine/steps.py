@@ -269,6 +269,17 @@ def _losses(run: Run, rule: codes.Retry) -> int:
     return history(run).filter(to_state=RunState.QUEUED, reason__in=reasons).count()
 
 
+def close(run_id: UUID, *, attempt: int, reason: str) -> bool:
+    """End a run under way because something it rests on is gone. False if that attempt has ended or moved meanwhile."""
+    run = Run.objects.filter(pk=run_id, attempt=attempt, state=RunState.RUNNING).first()
+    if run is None:
+        return False
+    try:
+        return _stop(run, reason)
+    except Conflict:
+        return False
+
+
 def _stop(run: Run, reason: str) -> bool:
     """The gate has closed on a run that had passed it."""
     _end(run, RunState.CANCELLED, "gate_closed", reason[:1000])

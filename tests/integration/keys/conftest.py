@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from apps.attestation import policies
 from apps.core.keys import key_store
 from apps.datasets.models import Dataset, DatasetVersion
 from apps.jobs import engine
@@ -30,6 +31,9 @@ class Two:
     broker: BrokerProcess
     theirs: Dataset
     version: DatasetVersion
+
+    def policy(self) -> dict[str, Any]:
+        return policies.in_force(self.theirs).to_json()
 
     def run(self, *, only_theirs: bool = False) -> Run:
         inputs: list[Any] = [] if only_theirs else [(self.world.version, None)]

@@ -110,9 +110,7 @@ class BrokerProcess:
 
 def hand_over(dataset: Dataset, broker: BrokerProcess) -> None:
     """The dataset's keys are held by `broker` from now on. As apps.datasets.actions.set_key_broker writes it."""
-    Dataset.objects.filter(pk=dataset.pk).update(
-        key_broker=broker.id, key_broker_url=broker.url, key_broker_keys=broker.keys()
-    )
+    Dataset.objects.filter(pk=dataset.pk).update(key_broker=broker.id, key_broker_keys=broker.keys())
     dataset.refresh_from_db()
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from apps.attestation import brokers
+from apps.attestation.actions import set_policy
 from apps.attestation.models import Evidence, KeyRelease
 from apps.audit.models import Entry
 from apps.core.actors import System
-from apps.core.lifecycle import transition
+from apps.core.lifecycle import history, transition
 from apps.core.objects import store
 from apps.jobs import engine
 from apps.jobs.engine.packages import portal_keys
@@ -22,6 +24,7 @@ from strongroom.signing import SigningKey
 from tests.integration.keys.conftest import OTHER, Two
 from tests.integration.keys.service import ID
 from tests.unit.jobs.engine.world import person
+from workers import sweep
 
 pytestmark = pytest.mark.django_db
 CSV = b"visits,coins\n1,0\n2,25\n3,95\n"
@@ -151,6 +154,49 @@ def test_a_broker_stopped_between_challenge_and_release(two: Two, runner_for: An
     assert Entry.objects.filter(event="data_key.refused", scope=f"dataset:{two.theirs.pk}").count() == 1
 
 
+def test_a_stop_ends_the_runs_that_have_their_keys(two: Two, runner_for: Any, backend: Any) -> None:
+    """Found by asking, once for each broker; a broker that is away has not been stopped."""
+    run, untouched = two.run(), two.run()
+    for one in (run, untouched):
+        engine.advance(one.pk)
+    runner_for(run).until_running()
+    assert sweep.ask_brokers() == 0 and again(run).state == "running"
+    two.broker.end()
+    assert sweep.ask_brokers() == 0 and again(run).state == "running"
+    two.broker.start()
+    two.broker.cli("stop", "--reason", "An inspection.")
+    assert sweep.ask_brokers() == 1
+    run = again(run)
+    assert (run.state, run.code, run.machine_gone) == ("cancelled", "gate_closed", True)
+    said = history(run).get(to_state="cancelled")
+    assert (
+        ID in said.reason and Entry.objects.filter(event="run.cancelled", object_id=str(run.pk)).count() == 1
+    )
+    assert again(untouched).state == "launching"  # it has no key, and will get none
+    assert sweep.ask_brokers() == 0
+
+
+@pytest.mark.parametrize("when", ["result", "another attempt"])
+def test_a_run_that_has_moved_on_is_not_stopped(
+    two: Two, runner_for: Any, monkeypatch: Any, when: str
+) -> None:
+    run = two.run()
+    runner = runner_for(run)
+    runner.until_running()
+    two.broker.cli("stop")
+
+    def meanwhile(broker: str) -> bool:
+        if when == "result":
+            assert runner.deliver({"table.csv": b"1"}).body == {"state": "succeeded"}
+        else:
+            Run.objects.filter(pk=run.pk).update(attempt=2)
+        return True
+
+    monkeypatch.setattr(brokers, "stopped", meanwhile)
+    assert sweep.ask_brokers() == 0
+    assert again(run).state == ("succeeded" if when == "result" else "running")
+
+
 def test_the_brokers_policy_decides_and_its_failing_checks_are_on_record(two: Two, runner_for: Any) -> None:
     two.broker.set_policy(images=["sha256:" + "9" * 64])
     run = two.run()
@@ -182,6 +228,45 @@ def test_the_portals_policy_for_that_dataset_holds_as_well(two: Two, runner_for:
     answer = runner.ask(ID, context)
     assert (answer.status, answer.body["code"]) == (403, "evidence_refused")
     assert two.broker.log() == []  # it was not even asked
+
+
+def test_the_portals_policy_replaced_while_the_broker_is_asked(
+    two: Two, runner_for: Any, monkeypatch: Any
+) -> None:
+    runner = runner_for(two.run())
+    runner.claim()
+    context = runner.c1_for(ID, runner.challenge_of(ID).body["challenge"])
+    ask, document = brokers.release, {**two.policy(), "images": ["sha256:" + "9" * 64]}
+
+    def meanwhile(*args: Any, **more: Any) -> Any:
+        set_policy(by=two.world.user, dataset=two.theirs, document=document)
+        return ask(*args, **more)
+
+    monkeypatch.setattr(brokers, "release", meanwhile)
+    monkeypatch.setattr("apps.attestation.actions.policies.require_set_policy", lambda *_: None)
+    answer = runner.ask(ID, context)
+    assert (answer.status, answer.body["code"]) == (403, "evidence_refused")
+    assert not KeyRelease.objects.filter(released=True, version=two.version).exists()
+
+
+def test_the_same_request_twice_at_once(two: Two, runner_for: Any, monkeypatch: Any) -> None:
+    """The second one is done while the first one waits for the broker: both get the keys, and it is on record once."""
+    run = two.run(only_theirs=True)
+    runner = runner_for(run)
+    runner.claim()
+    context = runner.c1_for(ID, runner.challenge_of(ID).body["challenge"])
+    body = {"context": context, "evidence": runner.evidence(contexts.n1(context))}
+    ask, twins = brokers.release, []
+
+    def meanwhile(*args: Any, **more: Any) -> Any:
+        monkeypatch.setattr(brokers, "release", ask)
+        twins.append(runner.call("POST", "/keys", body))
+        return ask(*args, **more)
+
+    monkeypatch.setattr(brokers, "release", meanwhile)
+    answer = runner.call("POST", "/keys", body)
+    assert [answer.status, twins[0].status] == [200, 200]
+    assert Evidence.objects.filter(run=run.pk).count() == 1 == len(two.broker.log())
 
 
 def test_a_broker_that_is_away_ends_nothing_by_itself(two: Two, runner_for: Any) -> None:

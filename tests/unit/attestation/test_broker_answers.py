@@ -146,13 +146,6 @@ def test_one_that_is_silent_or_drips_is_given_up(server: Server, monkeypatch: py
         assert time.monotonic() - began < 15
 
 
-@pytest.mark.parametrize("value", ["{", "[]", '{"b": 1}', '"x"'])
-def test_a_list_of_brokers_that_is_none(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("STRONGROOM_KEY_BROKERS", value)
-    with pytest.raises(ValueError, match="STRONGROOM_KEY_BROKERS"):
-        brokers.admitted()
-
-
 def test_only_what_the_operator_admitted_is_asked(server: Server) -> None:
     with pytest.raises(BrokerRefused) as refused:
         brokers.challenge("127.0.0.1", {})

@@ -247,6 +247,20 @@ def test_the_api_does_the_same(w: World) -> None:
         assert browser(user).get(f"{base}/release-policy").status_code in (403, 404)
 
 
+def test_without_a_broker_to_choose_there_is_no_form(w: World, settings: Any) -> None:
+    path = f"/my-datasets/{w.dataset.slug}/key-broker"
+    settings.KEY_BROKERS = {}
+    shown = page(w.custodian, path)
+    assert "admitted none so far" in text_of(shown) and 'name="keys"' not in shown
+    assert browser(w.custodian).post(path, {"broker": "this portal"}).status_code == 200  # the page again
+    Dataset.objects.filter(pk=w.dataset.pk).update(
+        key_broker="broker.gone.example", key_broker_keys=[seal.generate_key_pair().public.to_json()]
+    )
+    assert "has taken it off the list" in text_of(page(w.custodian, path))
+    settings.KEY_BROKERS = {"broker.archive.example": "https://broker.archive.example"}
+    assert "(optional)" not in text_of(page(w.custodian, path)).partition("Public keys")[0]
+
+
 def test_choosing_ones_own_key_broker(w: World, settings: Any) -> None:
     settings.KEY_BROKERS = {"broker.archive.example": "https://broker.archive.example/"}
     fresh = factories.draft_dataset(w.custodian, title="Fresh")
@@ -267,11 +281,9 @@ def test_choosing_ones_own_key_broker(w: World, settings: Any) -> None:
     printed = json.dumps({"id": "broker.archive.example", "keys": keys})
     assert post(path, {"broker": "broker.archive.example", "keys": printed}).status_code == 302
     fresh = again(fresh)
-    assert (fresh.key_broker, fresh.key_broker_url) == (
-        "broker.archive.example",
-        "https://broker.archive.example",
-    )
-    assert fresh.key_broker_keys == keys
+    assert (fresh.key_broker, fresh.key_broker_keys) == ("broker.archive.example", keys)
+    api = f"/api/v1/datasets/{fresh.slug}/key-broker"
+    assert browser(w.custodian).get(api).json()["address"] == "https://broker.archive.example"
     assert Entry.objects.get(event="dataset.key_broker_set").data["keys"] == [keys[0]["id"]]
     assert "The keys of this dataset lie with the key broker broker.archive.example" in text_of(
         page(w.custodian, f"/my-datasets/{fresh.slug}/policy")

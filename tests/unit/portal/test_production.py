@@ -43,6 +43,11 @@ def test_a_good_configuration_starts() -> None:
         ({"STRONGROOM_BACKEND": None}, "'local'"),
         ({"STRONGROOM_BACKEND": "kubernetes", "STRONGROOM_KUBERNETES_RUNTIME_CLASS": "kata"}, "'kubernetes'"),
         ({"STRONGROOM_TRUST_DIRECTORY": "/nowhere"}, "STRONGROOM_TRUST_DIRECTORY"),
+        ({"STRONGROOM_KEY_BROKERS": "{"}, "STRONGROOM_KEY_BROKERS must be a JSON object"),
+        ({"STRONGROOM_KEY_BROKERS": '["b"]'}, "STRONGROOM_KEY_BROKERS must be a JSON object"),
+        ({"STRONGROOM_KEY_BROKERS": '{"b": 1}'}, "the address of 'b'"),
+        ({"STRONGROOM_KEY_BROKERS": '{"b": "file:///etc"}'}, "the address of 'b'"),
+        ({"STRONGROOM_KEY_STORE_OPTIONS": "x"}, "STRONGROOM_KEY_STORE_OPTIONS must be a JSON object"),
     ],
 )
 def test_what_is_insecure_does_not(changes: dict[str, str | None], says: str) -> None:

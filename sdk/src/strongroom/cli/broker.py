@@ -109,7 +109,7 @@ def stop(path: Path, reason: str) -> None:
     config = _load(path)
     Broker(config, store=config.store_unopened()).stop(reason[:500])
     click.echo(
-        "Stopped: no key is released any more. Runs that have their keys already end at the portal, not here."
+        "Stopped: no key is released any more. The portal ends runs that have their keys already, once it has asked this broker."
     )
 
 
