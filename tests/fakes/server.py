@@ -48,6 +48,7 @@ class Fault:
     message: str = "a fault of the schedule"
     methods: tuple[str, ...] = ("GET", *WRITES)
     part: str = ""  # of the path
+    headers: dict[str, str] = field(default_factory=dict)  # of an `answer`
 
     def fits(self, request: Request) -> bool:
         return request.method in self.methods and self.part in request.path
@@ -56,9 +57,9 @@ class Fault:
 class Refused(Exception):
     """The cloud answers with an error."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(f"{status} {code}: {message}")
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
 
 
 class BadRequest(AssertionError):
@@ -178,13 +179,14 @@ class Fake:
     def _answer(self, request: Request) -> Answer:
         try:
             if fault := self.take("answer", request):
-                raise Refused(fault.status, fault.code, fault.message)
+                raise Refused(fault.status, fault.code, fault.message, fault.headers)
             twice = self.take("twice", request)
             self.settle()
             answer = self.act(request)
             return self.act(request) if twice else answer
         except Refused as refused:
-            return Answer(refused.status, self.error(refused.status, refused.code, refused.message))
+            body = self.error(refused.status, refused.code, refused.message)
+            return Answer(refused.status, body, refused.headers)
         except BadRequest as mistake:
             self.mistakes.append(f"{request.method} {request.path}: {mistake}")
             return Answer(400, self.error(400, "invalid", str(mistake)))

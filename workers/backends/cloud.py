@@ -11,9 +11,10 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import ClassVar
 
 from django.conf import settings
@@ -38,6 +39,8 @@ GRACE = timedelta(minutes=10)
 # Beyond an attempt's own lifetime, before a machine is removed although a row still names it.
 MARGIN = timedelta(minutes=30)
 SWEEP_EVERY_SECONDS = 60.0
+# The longest time for which a cloud may ask to be left alone: no answer of its may park the runs of a portal for good.
+LONGEST_WAIT_SECONDS = 300.0
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9./_:-]*@sha256:[0-9a-f]{64}")
 
 
@@ -108,6 +111,7 @@ class CloudBackend:
     first_call: ClassVar[timedelta] = timedelta(minutes=15)
     common: Common
     _swept_at: float = float("-inf")
+    _quiet_until: float = float("-inf")
     sweep_every: float = SWEEP_EVERY_SECONDS
 
     def _create(self, run: Run, machine: str, token: str) -> None:
@@ -130,17 +134,31 @@ class CloudBackend:
         """Turns the provider's exceptions into BackendError and Unsettled."""
         raise NotImplementedError
 
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """One visit to the provider. While it has asked this process to wait, there is none, and nothing is known."""
+        left = self._quiet_until - time.monotonic()
+        if left > 0:
+            raise Unsettled("cloud_busy", f"The cloud asked for a pause; {left:.0f} seconds of it are left.")
+        try:
+            with self._answers():
+                yield
+        except BackendError as error:
+            wait = _pause_asked_for(error.__cause__)
+            self._quiet_until = time.monotonic() + min(wait, LONGEST_WAIT_SECONDS)
+            raise
+
     def launch(self, run: Run, token: str) -> None:
         """Ask for the machine, unless it is there."""
         machine = checked_name(run.machine)
-        with self._answers():
+        with self._asked():
             self._create(run, machine, token)
         log.info("machine %s was asked for", machine)
 
     def observe(self, run: Run) -> Sight:
         """What the cloud shows under the machine's name."""
         machine = checked_name(run.machine)
-        with self._answers():
+        with self._asked():
             return self._look(machine)
 
     def destroy(self, run: Run) -> None:
@@ -149,7 +167,7 @@ class CloudBackend:
 
     def _destroy(self, machine: str) -> None:
         try:
-            with self._answers():
+            with self._asked():
                 gone = self._remove(machine)
         except Unsettled:
             raise
@@ -165,7 +183,7 @@ class CloudBackend:
         """
         if time.monotonic() - self._swept_at < self.sweep_every:
             return []
-        with self._answers():
+        with self._asked():
             found = list(self._ours())
         self._swept_at = time.monotonic()
         moment, swept = self.common.clock(), []
@@ -224,6 +242,21 @@ class CloudBackend:
             return None
         tags = tags or {}
         return Found(match.group(1), _moment(tags.get(STARTED)), _moment(tags.get(EXPIRES)))
+
+
+def _pause_asked_for(error: BaseException | None) -> float:
+    """Seconds of an error answer's Retry-After (RFC 9110 section 10.2.3: seconds, or a date); 0 where it has none."""
+    answer = getattr(
+        error, "response", None
+    )  # Azure's and Google's clients; the cluster's has the headers itself
+    headers = getattr(answer if answer is not None else error, "headers", None) or {}
+    text = str(headers.get("Retry-After") or "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
 
 
 def _moment(value: str | None) -> datetime | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
 import pytest
 
 from apps.jobs.engine.machines import BackendError, Sight, Unsettled
 from tests.unit.workers.backends.conftest import a_run
+from workers.backends import cloud
 
 
 def destroyed(world, run, looks: int = 6) -> None:
@@ -70,6 +74,36 @@ def test_delivered_twice(world, run):
     world.fake.fault("twice", methods=("DELETE",))
     destroyed(world, run)
     assert world.left() == set()
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ("7", 7.0),
+        ("999999999", cloud.LONGEST_WAIT_SECONDS),
+        (format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True), cloud.LONGEST_WAIT_SECONDS),
+        (format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), 0.0),
+        ("soon", 0.0),
+        ("-5", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_a_cloud_that_asks_for_a_pause_gets_it(world, run, monkeypatch, asked, seconds):
+    moment = [1000.0]
+    monkeypatch.setattr(cloud.time, "monotonic", lambda: moment[0])
+    world.fake.fault("answer", methods=("GET",), headers={"Retry-After": asked}, **world.transient[0])
+    with pytest.raises(Unsettled):
+        world.backend.observe(run)
+    before = len(world.fake.requests)
+    if seconds:
+        moment[0] += seconds - 0.5
+        for visit in (world.backend.observe, world.backend.destroy, lambda r: world.backend.launch(r, "t")):
+            with pytest.raises(Unsettled) as wait:
+                visit(run)
+            assert wait.value.code == "cloud_busy"
+        assert len(world.fake.requests) == before
+        moment[0] += 0.5
+    assert world.backend.observe(run) is Sight.ABSENT and len(world.fake.requests) > before
 
 
 def test_what_passes_is_unsettled(world, run):
