@@ -265,9 +265,17 @@ for _name, _value in KEY_BROKERS.items():
         )
 RUN_DIRECTORY = VAR / "runs"
 DEFAULT_BACKEND = os.environ.get("STRONGROOM_BACKEND", "local")
-# Kinds of machines that workers know; the default one is always among them.
+# Rehearsals read stand-in data only, which researchers hold anyway: they need no trusted environment.
+REHEARSAL_BACKEND = os.environ.get("STRONGROOM_REHEARSAL_BACKEND") or DEFAULT_BACKEND
+# Kinds of machines that workers know; these two are always among them.
 RUN_BACKENDS = list(
-    dict.fromkeys([DEFAULT_BACKEND, *filter(None, os.environ.get("STRONGROOM_BACKENDS", "").split(","))])
+    dict.fromkeys(
+        [
+            DEFAULT_BACKEND,
+            REHEARSAL_BACKEND,
+            *filter(None, os.environ.get("STRONGROOM_BACKENDS", "").split(",")),
+        ]
+    )
 )
 PROGRAMS_PYTHON = os.environ.get(
     "STRONGROOM_PROGRAMS_PYTHON", str(BASE_DIR / ".venv-programs" / "bin" / "python")

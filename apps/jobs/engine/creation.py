@@ -44,9 +44,10 @@ def create_run(
     (no_personal_data_under_software_evidence) where the database refuses an input.
     """
     actor = require_actor(by)
+    usual = settings.REHEARSAL_BACKEND if kind == Run.Kind.REHEARSAL else settings.DEFAULT_BACKEND
     run = Run(
         kind=kind, project=project, program=program, version=version, release=release, requested_by=actor,
-        backend=backend or settings.DEFAULT_BACKEND, submission=submission, size=size,
+        backend=backend or usual, submission=submission, size=size,
     )  # fmt: skip
     try:
         with transaction.atomic():

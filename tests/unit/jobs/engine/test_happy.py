@@ -88,6 +88,18 @@ def test_rehearsal_keeps_its_log_and_needs_no_keys(world, backend, runner_for):
     assert Output.objects.filter(run=run).count() == 1
 
 
+def test_rehearsals_have_a_backend_of_their_own(world, gate, settings):
+    """They open nothing, so an installation on a cloud need not pay for a machine for each."""
+    settings.DEFAULT_BACKEND, settings.REHEARSAL_BACKEND = "gcp", "local"
+    made = {}
+    for kind, stand_in in (("rehearsal", world.release), ("research", None)):
+        made[kind] = engine.create_run(
+            by=world.user, kind=kind, project=world.project, program=world.program,
+            inputs=[(world.version, stand_in)],
+        )  # fmt: skip
+    assert {kind: run.backend for kind, run in made.items()} == {"rehearsal": "local", "research": "gcp"}
+
+
 def test_profile_run_accepts_the_version(world, backend, runner_for):
     from tests.unit.jobs.engine.world import sealed_version
 
