@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxLengthValidator
 
 from apps.attestation.members import MEMBERS, Member, Unreadable
 from strongroom import strictjson
@@ -14,6 +16,13 @@ from strongroom.errors import FormatError
 from strongroom.evidence.policy import MAX_POLICY_BYTES
 
 _TEXT = {"spellcheck": "false", "autocomplete": "off"}
+MAX_KEYS_BYTES = 64 << 10
+
+
+def _long_text(rows: int, maximum: int, **kwargs: Any) -> forms.CharField:
+    """A text area for what is pasted. Its bound is no `max_length`: nobody needs to count down from it while typing."""
+    widget = forms.Textarea(attrs={"rows": rows, **_TEXT})
+    return forms.CharField(widget=widget, validators=[MaxLengthValidator(maximum)], **kwargs)
 
 
 class Form(forms.Form):
@@ -34,10 +43,7 @@ def _field(member: Member) -> forms.Field:
         )
     if member.widget == "number":
         return forms.IntegerField(min_value=0, max_value=2**53 - 1, **common)
-    rows = 3 if member.widget == "lines" else 6
-    return forms.CharField(
-        widget=forms.Textarea(attrs={"rows": rows, **_TEXT}), max_length=MAX_POLICY_BYTES, **common
-    )
+    return _long_text(3 if member.widget == "lines" else 6, MAX_POLICY_BYTES, **common)
 
 
 class PolicyForm(Form):
@@ -71,11 +77,11 @@ class PolicyForm(Form):
 class PasteForm(Form):
     """A whole policy as JSON, for those who keep it in a file."""
 
-    document = forms.CharField(
+    document = _long_text(
+        18,
+        MAX_POLICY_BYTES,
         label="Policy as JSON",
         help_text="The whole document. A member that is not known is refused, never ignored.",
-        widget=forms.Textarea(attrs={"rows": 18, **_TEXT}),
-        max_length=MAX_POLICY_BYTES,
     )
 
     def clean_document(self) -> dict[str, Any]:
@@ -102,8 +108,14 @@ class ConfirmForm(Form):
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise ValidationError("The policy was lost on its way. Start again from the policy's page.")
+            raise ValidationError("no policy")
         return value
+
+    def clean(self) -> dict[str, Any]:
+        if self.errors:  # of fields that nobody has seen: one sentence for all
+            self.errors.clear()
+            raise ValidationError("The policy was lost on its way. Start again.")
+        return self.cleaned_data
 
 
 class KeyBrokerForm(Form):
@@ -111,32 +123,44 @@ class KeyBrokerForm(Form):
 
     PORTAL = "this portal"  # no id: those have no blanks
 
-    broker = forms.ChoiceField(label="Who holds the keys of this dataset?", widget=forms.RadioSelect)
-    keys = forms.CharField(
+    broker = forms.ChoiceField(label="Who is to hold the keys of this dataset", widget=forms.RadioSelect)
+    keys = _long_text(
+        8,
+        MAX_KEYS_BYTES,
         label="Public keys of your key broker",
         required=False,
-        help_text="What “strongroom broker keys” prints on the machine of the broker. Get it there, not from this portal.",
-        widget=forms.Textarea(attrs={"rows": 8, **_TEXT}),
-        max_length=64 << 10,
+        help_text="For a key broker of your own: what “strongroom broker keys” prints on its machine. Get it there, not from "
+        "this portal.",
     )
 
-    def __init__(self, *args: Any, brokers: dict[str, str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, offered: Collection[str], **kwargs: Any) -> None:
+        """offered: ids of brokers, "" being this portal's own."""
         super().__init__(*args, **kwargs)
         choices = [
-            (self.PORTAL, "This portal's own key broker"),
-            *((name, name) for name in sorted(brokers)),
+            (name, name) if name else (self.PORTAL, "This portal's own key broker") for name in offered
         ]
         self.fields["broker"].choices = choices  # type: ignore[attr-defined]
+        if not any(offered):
+            del self.fields["keys"]
 
     def clean_broker(self) -> str:
         chosen = self.cleaned_data["broker"]
         return "" if chosen == self.PORTAL else str(chosen)
+
+    def clean(self) -> dict[str, Any]:
+        broker = self.cleaned_data.get("broker")
+        if broker == "":  # what still stands in the text area is about another one
+            self.errors.pop("keys", None)
+            return {"broker": "", "keys": None}
+        if broker and "keys" not in self.errors and self.cleaned_data.get("keys") is None:
+            self.add_error("keys", f"Enter the public keys of {broker}")
+        return self.cleaned_data
 
     def clean_keys(self) -> Any:
         text = self.cleaned_data["keys"]
         if not text.strip():
             return None
         try:
-            return strictjson.loads(text.encode(), max_bytes=64 << 10, what="The list of keys")
+            return strictjson.loads(text.encode(), max_bytes=MAX_KEYS_BYTES, what="The list of keys")
         except (FormatError, UnicodeError) as error:
             raise ValidationError(str(error)) from None

@@ -26,6 +26,9 @@ TYPE_LABELS = {
 }
 
 
+TEE_LABELS = {"sev-snp": "AMD SEV-SNP", "tdx": "Intel TDX", "sev-es": "AMD SEV-ES", "sev": "AMD SEV"}
+
+
 class Unreadable(ValueError):
     """A value that is not written as its member needs it. The message is for the person."""
 
@@ -194,7 +197,8 @@ MEMBERS: tuple[Member, ...] = (
         "Which hardware protection counts: AMD SEV-SNP and Intel TDX protect memory against change as well as against "
         "reading; plain SEV and SEV-ES do not.",
         "choices",
-        choices=_same(TEES),
+        choices=[(t, TEE_LABELS.get(t, t)) for t in TEES],
+        show=lambda value: [TEE_LABELS.get(t, t) for t in value],
     ),
     Member(
         "products",
@@ -318,6 +322,22 @@ MEMBERS: tuple[Member, ...] = (
     ),
 )
 BY_NAME = {member.name: member for member in MEMBERS}
+
+
+def beside_its_field(sentence: str) -> tuple[str | None, str]:
+    """A refusal that names a place in the document, for the form: the field, and the sentence with the field's label.
+
+    `The policy.images[0] must be ...` is ("images", "Images of the runner, entry 1, must be ...").
+    """
+    found = re.match(r"The policy\.([a-z_]+)(\S*) (.*)", sentence, re.DOTALL)
+    if found is None or found[1] not in BY_NAME:
+        return None, sentence
+    inside = [
+        f"entry {int(part[1:-1]) + 1}" if part[0] == "[" else part.strip(".")
+        for part in re.findall(r"\[\d+\]|[^\[\]]+", found[2])
+    ]
+    where = ", ".join([BY_NAME[found[1]].label, *inside]) + ("," if inside else "")
+    return found[1], f"{where} {found[3]}"
 
 
 @dataclass(frozen=True)

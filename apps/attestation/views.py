@@ -11,13 +11,13 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from apps.attestation import actions, queries
+from apps.attestation import actions, policies, queries
 from apps.attestation.forms import ConfirmForm, KeyBrokerForm, PasteForm, PolicyForm
-from apps.attestation.members import differences, lines_of
-from apps.core.errors import Invalid, NotFound
+from apps.attestation.members import beside_its_field, differences, lines_of
+from apps.core.errors import Conflict, Invalid, NotFound
 from apps.core.views import act
+from apps.datasets import brokers
 from apps.datasets.actions import set_key_broker
-from apps.datasets.brokers import admitted
 from apps.datasets.models import Dataset
 from strongroom.evidence import Policy
 
@@ -29,6 +29,7 @@ def policy(request: HttpRequest, slug: str) -> HttpResponse:
     context = {
         "dataset": dataset, "lines": lines_of(found.to_json()), "sha256": found.sha256, "history": history,
         "by_default": not history, "number": None, "breadcrumbs": _trail(dataset),
+        "broker_admitted": brokers.is_admitted(dataset),
         "document": json.dumps(found.to_json(), indent=2, sort_keys=True),
     }  # fmt: skip
     return render(request, "attestation/policy.html", context)
@@ -95,8 +96,12 @@ def confirm(request: HttpRequest, slug: str) -> HttpResponse:
     form = ConfirmForm(request.POST)
     if form.is_valid():
         done = "The release policy is in force. Runs whose evidence it does not accept are being stopped."
-        if act(request, form, actions.set_policy, done=done, dataset=dataset, **form.cleaned_data):
-            return redirect("attestation:policy", slug=dataset.slug)
+        try:
+            if act(request, form, actions.set_policy, done=done, dataset=dataset, **form.cleaned_data):
+                return redirect("attestation:policy", slug=dataset.slug)
+        except Conflict as conflict:  # somebody was first: the same answers, beside what is in force now
+            new = actions.check_policy(dataset, form.cleaned_data["document"])
+            return _check_page(request, dataset, policies.in_force(dataset), new, conflict)
     context = {
         "title": "The policy was not put in force", "caption": dataset.title, "form": form, "button_text": "Start again",
         "action": reverse("attestation:policy_change", args=[dataset.slug]), "hidden": {"back": "1"},
@@ -109,53 +114,56 @@ def confirm(request: HttpRequest, slug: str) -> HttpResponse:
 def key_broker(request: HttpRequest, slug: str) -> HttpResponse:
     """Who holds the keys of the dataset: this portal, or a broker that its custodian runs."""
     dataset, _, _ = queries.policy_page(request.user, slug)
-    brokers = admitted()
-    trail = _trail(dataset, "Who holds the keys")
-    if not brokers:
-        context = {
-            "title": "Who holds the keys",
-            "caption": dataset.title,
-            "dataset": dataset,
-            "breadcrumbs": trail,
-        }
+    offered = brokers.offered(dataset)
+    context = {
+        "title": "Who holds the keys", "caption": dataset.title, "dataset": dataset, "sealed": brokers.sealed(dataset),
+        "admitted": brokers.is_admitted(dataset), "breadcrumbs": _trail(dataset, "Who holds the keys"),
+    }  # fmt: skip
+    nothing_to_choose = not offered or [dataset.key_broker] == offered == [""]
+    if nothing_to_choose and request.method == "GET":
         return render(request, "attestation/key_broker.html", context)
     initial = {
         "broker": dataset.key_broker or KeyBrokerForm.PORTAL,
-        "keys": json.dumps(dataset.key_broker_keys, indent=1) if dataset.key_broker else "",
+        "keys": json.dumps({"id": dataset.key_broker, "keys": dataset.key_broker_keys}, indent=2)
+        if dataset.key_broker
+        else "",
     }
-    form = KeyBrokerForm(request.POST if request.method == "POST" else None, brokers=brokers, initial=initial)
+    form = KeyBrokerForm(request.POST if request.method == "POST" else None, offered=offered, initial=initial)
     if request.method == "POST" and form.is_valid():
         if act(request, form, set_key_broker, done="Saved.", dataset=dataset, **form.cleaned_data):
             return redirect("attestation:policy", slug=dataset.slug)
-    context = {
-        "title": "Who holds the keys", "caption": dataset.title, "form": form, "button_text": "Save",
-        "intro": "The data keys of a dataset are closed for one key broker. This portal has one. You can run your own, so "
-        "that this portal never has the means to open your data. It can be chosen until the first upload.",
-        "cancel_url": reverse("attestation:policy", args=[dataset.slug]), "breadcrumbs": trail,
+    context |= {
+        "form": form, "button_text": "Save", "cancel_url": reverse("attestation:policy", args=[dataset.slug]),
     }  # fmt: skip
-    return render(request, "form_page.html", context)
+    return render(request, "attestation/key_broker_choose.html", context)
 
 
 def _checked(dataset: Dataset, form: forms.Form, document: dict[str, Any]) -> Policy | None:
-    """The policy, or None with its faults on the form: each beside its field where the sentence names one."""
+    """The policy, or None with its fault on the form."""
     try:
         return actions.check_policy(dataset, document)
     except Invalid as error:
-        named = next((name for name in form.fields if f"The policy.{name}" in error.detail), None)
-        form.add_error(named or ("document" if "document" in form.fields else None), error.detail)
+        if "document" in form.fields:
+            form.add_error("document", error.detail)
+        else:
+            form.add_error(*beside_its_field(error.detail))
         return None
 
 
-def _check_page(request: HttpRequest, dataset: Dataset, found: Policy, new: Policy) -> HttpResponse:
+def _check_page(
+    request: HttpRequest, dataset: Dataset, found: Policy, new: Policy, conflict: Conflict | None = None
+) -> HttpResponse:
     """What would change, and how the new policy judges the last runs."""
     document = new.to_json()
     context = {
         "dataset": dataset, "lines": lines_of(document), "differences": differences(found.to_json(), document),
         "preview": queries.preview(dataset, new), "sha256": new.sha256, "same": new.sha256 == found.sha256,
         "hidden": {"document": json.dumps(document, sort_keys=True), "instead_of": found.sha256},
-        "breadcrumbs": _trail(dataset, "Check it"),
+        "breadcrumbs": _trail(dataset, "Check it"), "conflict": conflict.detail if conflict else "",
     }  # fmt: skip
-    return render(request, "attestation/policy_check.html", context)
+    return render(
+        request, "attestation/policy_check.html", context, status=conflict.status if conflict else 200
+    )
 
 
 def _readable(document: dict[str, Any], found: Policy) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from django.conf import settings
 from apps.core.errors import NotFound
 from apps.core.keys import key_store
 from apps.datasets.models import Dataset
+from apps.datasets.states import VersionState
 from strongroom.errors import FormatError
 from strongroom.seal import PublicKey, SealHeader
 from strongroom.seal.keys import X25519
@@ -27,6 +28,25 @@ WRAPPED_SIZES = {
 def admitted() -> dict[str, str]:
     """Custodians' brokers that this portal may ask: id -> address."""
     return {name: address.rstrip("/") for name, address in settings.KEY_BROKERS.items()}
+
+
+def offered(dataset: Dataset) -> list[str]:
+    """Ids of the brokers that can hold its keys from now on, "" being this portal's own.
+
+    Once data are sealed, that is the present one alone; none at all where the operator has taken that off the list.
+    """
+    possible = ["", *sorted(admitted())]
+    return [name for name in possible if name == dataset.key_broker] if sealed(dataset) else possible
+
+
+def sealed(dataset: Dataset) -> bool:
+    """Whether any data were sealed to the keys of its broker, so that no other can take its place."""
+    return dataset.versions.exclude(state=VersionState.UPLOADING).exists()
+
+
+def is_admitted(dataset: Dataset) -> bool:
+    """Whether this portal may ask the broker that holds its keys."""
+    return not dataset.key_broker or dataset.key_broker in admitted()
 
 
 def dataset_of(pk: str | None) -> Dataset | None:
@@ -69,9 +89,14 @@ def fault_of(dataset: Dataset, header: SealHeader) -> str:
     return ""
 
 
-def parse_keys(value: Any) -> list[dict[str, str]]:
-    """Public keys as `strongroom broker keys` prints them. Raises FormatError."""
+def parse_keys(value: Any, *, broker: str) -> list[dict[str, str]]:
+    """Public keys as `strongroom broker keys` prints them, or the list alone. Raises FormatError.
+
+    Data sealed to another broker's keys would open nowhere: a print that names another one is refused.
+    """
     if isinstance(value, dict):
+        if (whose := value.get("id", broker)) != broker:
+            raise FormatError(f"These are the keys of the key broker {str(whose)[:200]}, not of {broker}.")
         value = value.get("keys")
     if not isinstance(value, list) or not 1 <= len(value) <= 10:
         raise FormatError("The broker's keys must be a list of one to ten key objects.")

@@ -170,6 +170,7 @@ class InterestForm(forms.Form):
         widget=forms.Textarea,
         max_length=1000,
         help_text="For example, you supervise one of the applicants.",
+        error_messages={"required": "Enter what your interest is"},
     )
 
 

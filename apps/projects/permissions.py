@@ -195,12 +195,13 @@ def require_board_of(user: User | Any, project: Project, *, to: str) -> None:
 
 
 def can_view(user: User | Any, project: Project | None) -> bool:
-    """The people of the project, those invited to it, and its ethics board unless they ever belonged to it."""
-    if project is None or not _signed_in(user):
-        return False
-    if Membership.objects.filter(project=project, user=user, left_at__isnull=True).exists():
-        return True
-    return on_board(user, project.board) and not belongs(user, project)
+    """The people of the project, and its ethics board unless they ever belonged to it.
+
+    Whoever is only invited sees the invitation (`invited_to`), and the project once they accept.
+    """
+    return is_member(user, project) or (
+        project is not None and on_board(user, project.board) and not belongs(user, project)
+    )
 
 
 def visible(user: User | Any) -> QuerySet[Project]:
@@ -208,9 +209,18 @@ def visible(user: User | Any) -> QuerySet[Project]:
     if not _signed_in(user):
         return Project.objects.none()
     own = Membership.objects.filter(project=OuterRef("pk"), user=user)
-    return Project.objects.filter(
-        Exists(own.filter(left_at__isnull=True)) | (Q(board__in=boards_of(user)) & ~Exists(own))
+    here = own.filter(accepted_at__isnull=False, left_at__isnull=True)
+    return Project.objects.filter(Exists(here) | (Q(board__in=boards_of(user)) & ~Exists(own)))
+
+
+def invited_to(user: User | Any) -> QuerySet[Project]:
+    """The projects to which the person has an invitation that they have not answered."""
+    if not _signed_in(user):
+        return Project.objects.none()
+    open_ = Membership.objects.filter(
+        project=OuterRef("pk"), user=user, accepted_at__isnull=True, left_at__isnull=True
     )
+    return Project.objects.filter(Exists(open_))
 
 
 def visible_reviews(user: User | Any) -> QuerySet[EthicsReview]:
@@ -251,6 +261,7 @@ __all__ = [
     "chairs",
     "has_interest",
     "invitation",
+    "invited_to",
     "is_lead",
     "is_member",
     "membership",

@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from apps.accounts.models import Organisation, User
 from apps.core.clock import now
-from apps.core.errors import NotFound
+from apps.core.errors import Denied, NotFound
 from apps.core.lifecycle import Lifecycle, history
 from apps.core.models import StateChange
 from apps.core.tasks import Waiting
@@ -42,20 +42,40 @@ def _live_people() -> Prefetch:
 
 
 def project_for(user: User | Any, pk: uuid.UUID | str) -> Project:
-    """The project, if the person may see it. `people` holds its live memberships. Raises NotFound."""
+    """The project, if the person may see it. `people` holds its live memberships.
+
+    Raises NotFound; or Denied for one who is invited and has not accepted, so knows of it.
+    """
+    project = _one_of(permissions.visible(user), pk)
+    if project is not None:
+        return project
+    if _one_of(permissions.invited_to(user), pk) is not None:
+        raise Denied(
+            "invitation_not_accepted",
+            "You are invited to this project and have not accepted yet.",
+            "Accept the invitation on the project's page; then you see the project.",
+        )
+    raise NotFound("project")
+
+
+def project_or_invitation(user: User | Any, pk: uuid.UUID | str) -> Project:
+    """As `project_for`, and also for one who is only invited: show them the invitation alone. Raises NotFound."""
+    project = _one_of(permissions.visible(user), pk) or _one_of(permissions.invited_to(user), pk)
+    if project is None:
+        raise NotFound("project")
+    return project
+
+
+def _one_of(projects: QuerySet[Project], pk: uuid.UUID | str) -> Project | None:
     try:
-        project = (
-            permissions.visible(user)
-            .select_related("organisation", "board", "created_by")
+        return (
+            projects.select_related("organisation", "board", "created_by")
             .prefetch_related(_live_people())
             .filter(pk=pk)
             .first()
         )
     except (ValueError, TypeError, ValidationError):
-        project = None
-    if project is None:
-        raise NotFound("project")
-    return project
+        return None
 
 
 def projects_of(user: User | Any) -> QuerySet[Project]:

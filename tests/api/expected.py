@@ -65,7 +65,8 @@ CHECKERS = only("checker left_checker member_all custodian_checker")
 CHECKER = only("checker")  # the only one in no relation to the project or its data
 AUDITOR = only("auditor")
 
-SEE_PROJECT = TEAM | INVITED | BOARD
+SEE_PROJECT = TEAM | BOARD
+SEE_INVITATION = SEE_PROJECT | INVITED  # title, lead and what accepting means; not the application
 SEE_ACCESS = TEAM | CUSTODIANS | SIGNATORIES | AUDITOR
 SEE_RUN = TEAM | CUSTODIANS | AUDITOR
 SEE_PROGRAM = TEAM | CUSTODIANS
@@ -142,7 +143,7 @@ ACCOUNTS: dict[str, Rule] = {
 PROJECTS: dict[str, Rule] = {
     "projects:list": read(SIGNED_IN),
     "projects:new": form(RESEARCHERS),
-    "projects:detail": read(SEE_PROJECT),
+    "projects:detail": read(SEE_INVITATION),
     "projects:withdraw": form(LEAD),
     "projects:close": form(LEAD),
     "projects:suspend": form(CHAIR),
@@ -168,7 +169,7 @@ PROJECTS: dict[str, Rule] = {
     "api:projects": each(
         GET=SIGNED_IN, POST=RESEARCHERS - only("lead_foreign member_foreign")
     ),  # in the first university
-    "api:project": read(SEE_PROJECT),
+    "api:project": read(SEE_INVITATION),
     "api:project-answers": each(GET=DRAFT_TEAM, PATCH=LEAD),
     "api:project-members": each(GET=SEE_PROJECT, POST=LEAD),
     "api:project-member-remove": send(LEAD),

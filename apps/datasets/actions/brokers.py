@@ -12,7 +12,6 @@ from apps.core.lifecycle import recorder
 from apps.datasets import brokers
 from apps.datasets.models import Dataset
 from apps.datasets.permissions import require_acts_for
-from apps.datasets.states import VersionState
 from strongroom.errors import FormatError
 
 
@@ -34,7 +33,7 @@ def set_key_broker(*, by: User, dataset: Dataset, broker: str, keys: Any = None)
                 fields={"broker": ["Choose a key broker from the list"]},
             )
         try:
-            parsed = brokers.parse_keys(keys)
+            parsed = brokers.parse_keys(keys, broker=broker)
         except FormatError as error:
             raise Invalid(
                 "keys_malformed",
@@ -45,7 +44,7 @@ def set_key_broker(*, by: User, dataset: Dataset, broker: str, keys: Any = None)
     with transaction.atomic():
         row = Dataset.objects.select_for_update().get(pk=dataset.pk)
         # New keys of the same broker, after a rotation: what was sealed to the old ones still opens there.
-        if row.key_broker != broker and row.versions.exclude(state=VersionState.UPLOADING).exists():
+        if row.key_broker != broker and brokers.sealed(row):
             raise Conflict(
                 "already_sealed",
                 "Data of this dataset were sealed to the key broker it has now, and no other can open them.",

@@ -1,5 +1,12 @@
-"""The API of the datasets app, one file per aggregate."""
+"""The API of the datasets app, one file per subject."""
 
-from apps.datasets.api import access, catalogue, versions
+from apps.datasets.api import access, catalogue, dictionary, managers, state, versions
 
-urlpatterns: list = [*access.urlpatterns, *catalogue.urlpatterns, *versions.urlpatterns]
+urlpatterns: list = [
+    *access.urlpatterns,
+    *catalogue.urlpatterns,
+    *dictionary.urlpatterns,
+    *state.urlpatterns,
+    *managers.urlpatterns,
+    *versions.urlpatterns,
+]

@@ -20,8 +20,7 @@ from apps.accounts.reauth import reauthenticate
 from apps.core.api import Pagination
 from apps.core.errors import NotFound
 from apps.datasets import access_permissions, access_queries, actions, permissions, queries
-from apps.datasets.api.catalogue import REF
-from apps.datasets.api.parts import ErrorOut, ReasonIn
+from apps.datasets.api.parts import REF, ErrorOut, ReasonIn
 from apps.datasets.models import AccessRequest, Signature, Stage1Release
 from apps.datasets.views.access import STOPS, VERBS
 from apps.datasets.views.releases import project_using, stream

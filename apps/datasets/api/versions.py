@@ -26,8 +26,7 @@ from apps.accounts.permissions import me
 from apps.core.errors import Conflict, Invalid
 from apps.datasets import actions, brokers, permissions, queries
 from apps.datasets.actions.versions import MEDIA_TYPES
-from apps.datasets.api.catalogue import REF
-from apps.datasets.api.parts import ErrorOut, ReasonIn
+from apps.datasets.api.parts import REF, ErrorOut, ReasonIn
 from apps.datasets.models import DatasetVersion
 from strongroom.seal.header import MAX_HEADER_BYTES
 

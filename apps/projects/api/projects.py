@@ -137,9 +137,17 @@ class Projects(View):
 
 
 class ProjectDetail(View):
-    @extend_schema(summary="A project, with its people", responses=s.ProjectFull)
+    @extend_schema(
+        summary="A project, with its people",
+        description="While you have not accepted an invitation: without dates and conditions, and of the people only the "
+        "principal investigator and you.",
+        responses=s.ProjectFull,
+    )
     def get(self, request: Request, pk: uuid.UUID) -> Response:
-        return self.shown(pk)
+        project = queries.project_or_invitation(request.user, pk)
+        if permissions.invitation(request.user, project) is not None:
+            return Response(s.ProjectInvited(project, context={"user": request.user}).data)
+        return Response(s.ProjectFull(project).data)
 
 
 class Answers(View):
@@ -252,7 +260,8 @@ class Invitation(View):
         examples=[OpenApiExample("Accept", value={"decision": "accept"}, request_only=True)],
     )
     def post(self, request: Request, pk: uuid.UUID) -> Response:
-        project, accept = self.project(pk), body(s.AnswerInvitation, request)["decision"] == "accept"
+        project = queries.project_or_invitation(request.user, pk)
+        accept = body(s.AnswerInvitation, request)["decision"] == "accept"
         action = actions.accept_invitation if accept else actions.decline_invitation
         return Response(s.ProjectMember(action(by=permissions.person(request.user), project=project)).data)
 

@@ -69,6 +69,26 @@ class ProjectFull(ProjectSummary):
         ]
 
 
+class ProjectInvited(ProjectFull):
+    """The same shape for one who has not accepted yet: nothing of the application, and of the people the lead and themselves."""
+
+    def to_representation(self, instance: Project) -> dict[str, Any]:
+        found: dict[str, Any] = super().to_representation(instance)
+        of_interest = {str(self.context["user"].pk)} | {
+            str(m.user_id)
+            for m in instance.people  # type: ignore[attr-defined]
+            if m.role == Membership.Role.PRINCIPAL_INVESTIGATOR
+        }
+        found["people"] = [m for m in found["people"] if str(m["user"]) in of_interest]
+        return {
+            **found,
+            "starts_on": None,
+            "ends_on": None,
+            "ethics_valid_until": None,
+            "conditions": "",
+        }
+
+
 class FormOption(serializers.Serializer[Any]):
     code = serializers.CharField()
     label = serializers.CharField()  # type: ignore[assignment]

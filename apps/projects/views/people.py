@@ -43,7 +43,7 @@ def invite(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 @require_POST
 def invitation(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Accept or decline (POST decision=accept|decline)."""
-    project = queries.project_for(request.user, pk)
+    project = queries.project_or_invitation(request.user, pk)
     match request.POST.get("decision"):
         case "accept":
             actions.accept_invitation(by=permissions.person(request.user), project=project)

@@ -16,7 +16,7 @@ from apps.core.errors import Denied
 from apps.core.views import act, page_of
 from apps.projects import actions, application, permissions, policies, queries
 from apps.projects.forms import ReasonForm, StartForm
-from apps.projects.models import Project
+from apps.projects.models import Membership, Project
 from apps.projects.states import ETHICS_REVIEW, PROJECT, ProjectState
 
 
@@ -78,11 +78,25 @@ def _tools(user: User | Any, project: Project, *, lead: bool) -> dict[str, bool]
     }
 
 
+def _invited(request: HttpRequest, project: Project, invitation: Membership) -> HttpResponse:
+    """What one needs to answer an invitation; the application itself is for those who have accepted."""
+    context = {
+        "project": project,
+        "lead": queries.lead_of(project),
+        "invitation": invitation,
+        "open": policies.open_to_people(project),
+        "lifecycle": PROJECT,
+    }
+    return render(request, "projects/project_invited.html", context)
+
+
 @require_safe
 def detail(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    project = queries.project_for(request.user, pk)
+    project = queries.project_or_invitation(request.user, pk)
     own = next((m for m in project.people if m.user_id == request.user.pk), None)  # type: ignore[attr-defined]
-    member = own is not None and own.accepted_at is not None
+    if own is not None and own.accepted_at is None:
+        return _invited(request, project, own)
+    member = own is not None
     lead = member and queries.lead_of(project) == request.user
     versions = queries.versions_of(project)
     context = {
@@ -90,7 +104,6 @@ def detail(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         "lead": queries.lead_of(project),
         "member": member,
         "is_lead": lead,
-        "invitation": own if own is not None and own.accepted_at is None else None,
         "tools": _tools(request.user, project, lead=lead),
         "versions": versions,
         "returned": next((v.review for v in versions if v.review.state == "returned"), None)
@@ -99,8 +112,8 @@ def detail(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         "letters": policies.LETTERS,
         "missing": len(application.missing(project.answers)),
         "panels": queries.panels(permissions.person(request.user), project),
-        "events": queries.timeline(project)[::-1] if own is None or member else [],
-        "on_board": own is None,
+        "events": queries.timeline(project)[::-1],
+        "on_board": not member,
         "lifecycle": PROJECT,
         "review_lifecycle": ETHICS_REVIEW,
     }

@@ -120,7 +120,8 @@ def test_from_the_form_to_a_policy_in_force(w: World) -> None:
     assert not ReleasePolicy.objects.filter(dataset=w.dataset).exists()  # nothing yet
     text = text_of(html)
     assert "Images of the runner" in text and "120 seconds (2 minutes)" in text
-    assert "Accepted Refused" in text and "image The policy does not accept the runner image" in text
+    assert re.search(r"Of the last (\d+) runs?, it would refuse \1 that the policy in force accepts\.", text)
+    assert "Refused Accepted image The policy does not accept the runner image" in text
     carried = hidden(html)
     done = browser(w.custodian).post(address(w, "/confirm"), carried)
     assert (done.status_code, done.headers["Location"]) == (302, address(w))
@@ -162,6 +163,34 @@ def test_somebody_else_was_first(w: World) -> None:
         and "Somebody has put another release policy in force" in lost.content.decode()
     )
     assert policies.in_force(w.dataset).max_age_seconds == 60
+    # the same answers beside what is in force now, ready to be confirmed or changed
+    assert "Now: 60 seconds" in text_of(lost.content.decode())
+    done = browser(w.custodian).post(address(w, "/confirm"), hidden(lost.content.decode()))
+    assert done.status_code == 302 and policies.in_force(w.dataset).max_age_seconds == 120
+
+
+@pytest.mark.parametrize("sent", [{}, {"document": "{}"}, {"document": "[]", "instead_of": "x"}])
+def test_a_confirmation_that_lost_its_policy_says_so_once(w: World, sent: dict[str, str]) -> None:
+    answer = browser(w.custodian).post(address(w, "/confirm"), sent)
+    text = text_of(answer.content.decode())
+    assert answer.status_code == 422 and text.count("The policy was lost on its way.") == 1
+    assert "instead of" not in text
+
+
+@pytest.mark.parametrize(
+    ("sentence", "shown"),
+    [
+        ("The policy.images[0] must be x.", ("images", "Images of the runner, entry 1, must be x.")),
+        ("The policy.code[2].type must be x.", ("code", "Reference values of the code, entry 3, type, must be x.")),
+        ("The policy.tcb.Milan.snp must be x.", ("tcb", "Lowest firmware of AMD processors, Milan.snp, must be x.")),
+        ("The policy.max_age_seconds must be x.", ("max_age_seconds", "Age of the evidence must be x.")),
+        ("The policy.maa.https://x[0] must be x.", ("maa", "Azure Attestation providers, https://x, entry 1, must be x.")),
+        ("The policy.nothing must be x.", (None, "The policy.nothing must be x.")),
+        ("The policy accepts no type.", (None, "The policy accepts no type.")),
+    ],
+)  # fmt: skip
+def test_a_fault_stands_beside_its_field_under_the_fields_own_name(sentence: str, shown: Any) -> None:
+    assert members.beside_its_field(sentence) == shown
 
 
 @pytest.mark.parametrize(
@@ -248,17 +277,82 @@ def test_the_api_does_the_same(w: World) -> None:
 
 
 def test_without_a_broker_to_choose_there_is_no_form(w: World, settings: Any) -> None:
-    path = f"/my-datasets/{w.dataset.slug}/key-broker"
     settings.KEY_BROKERS = {}
-    shown = page(w.custodian, path)
-    assert "admitted none so far" in text_of(shown) and 'name="keys"' not in shown
-    assert browser(w.custodian).post(path, {"broker": "this portal"}).status_code == 200  # the page again
-    Dataset.objects.filter(pk=w.dataset.pk).update(
-        key_broker="broker.gone.example", key_broker_keys=[seal.generate_key_pair().public.to_json()]
+    fresh = factories.draft_dataset(w.custodian, title="Fresh")
+    shown = page(w.custodian, f"/my-datasets/{fresh.slug}/key-broker")
+    assert "admitted none so far" in text_of(shown) and 'name="broker"' not in shown
+    path = f"/my-datasets/{w.dataset.slug}/key-broker"
+    for settings.KEY_BROKERS in ({}, {"broker.archive.example": "https://broker.archive.example"}):
+        shown = page(w.custodian, path)
+        assert "no other can open them" in text_of(shown) and 'name="broker"' not in shown
+    stale = browser(w.custodian).post(path, {"broker": "broker.archive.example", "keys": "[]"})
+    assert "There is a problem" in stale.content.decode() and again(w.dataset).key_broker == ""
+    assert not Entry.objects.filter(event="dataset.key_broker_set").exists()
+
+
+def test_a_broker_that_the_operator_has_taken_off_the_list(w: World, settings: Any) -> None:
+    """The pages say so; before the first upload the custodian can still go back, after it nobody can choose."""
+    settings.KEY_BROKERS = {}
+    keys = [seal.generate_key_pair().public.to_json()]
+    fresh = factories.draft_dataset(w.custodian, title="Fresh")
+    for dataset in (fresh, w.dataset):
+        Dataset.objects.filter(pk=dataset.pk).update(key_broker="broker.gone.example", key_broker_keys=keys)
+        for rest in ("policy", "key-broker"):
+            assert "taken this key broker off the list" in text_of(
+                page(w.custodian, f"/my-datasets/{dataset.slug}/{rest}")
+            )
+        shown = browser(w.custodian).get(f"/api/v1/datasets/{dataset.slug}/key-broker").json()
+        assert (shown["broker"], shown["address"]) == ("broker.gone.example", "")
+    assert 'name="broker"' not in page(w.custodian, f"/my-datasets/{w.dataset.slug}/key-broker")
+    path = f"/my-datasets/{fresh.slug}/key-broker"
+    assert 'name="keys"' not in page(w.custodian, path)  # there is nobody whose keys they could be
+    assert browser(w.custodian).post(path, {"broker": "this portal"}).status_code == 302
+    assert (again(fresh).key_broker, again(fresh).key_broker_keys) == ("", [])
+
+
+def test_switching_brokers_never_keeps_the_keys_of_the_one_before(w: World, settings: Any) -> None:
+    """The page shows the keys in force: chosen with another broker, they are refused; with the portal's, ignored."""
+    settings.KEY_BROKERS = {"b.example": "https://b.example", "c.example": "https://c.example"}
+    fresh = factories.draft_dataset(w.custodian, title="Fresh")
+    path, printed = (
+        f"/my-datasets/{fresh.slug}/key-broker",
+        {"keys": [seal.generate_key_pair().public.to_json()]},
     )
-    assert "has taken it off the list" in text_of(page(w.custodian, path))
-    settings.KEY_BROKERS = {"broker.archive.example": "https://broker.archive.example"}
-    assert "(optional)" not in text_of(page(w.custodian, path)).partition("Public keys")[0]
+    post = browser(w.custodian).post
+    assert (
+        post(path, {"broker": "b.example", "keys": json.dumps({"id": "b.example", **printed})}).status_code
+        == 302
+    )
+    shown = unescape(re.findall(r'name="keys"[^>]*>(.*?)</textarea>', page(w.custodian, path), re.DOTALL)[0])
+    refused = post(path, {"broker": "c.example", "keys": shown})
+    assert "not of c.example" in text_of(refused.content.decode()) and again(fresh).key_broker == "b.example"
+    assert post(path, {"broker": "b.example", "keys": shown}).status_code == 302  # as it stands
+    assert post(path, {"broker": "this portal", "keys": "half a pa"}).status_code == 302
+    assert (again(fresh).key_broker, again(fresh).key_broker_keys) == ("", [])
+
+
+def test_new_keys_of_the_same_broker_after_an_upload(w: World, settings: Any) -> None:
+    settings.KEY_BROKERS = {"b.example": "https://b.example", "c.example": "https://c.example"}
+    old, new = ([seal.generate_key_pair().public.to_json()] for _ in range(2))
+    Dataset.objects.filter(pk=w.dataset.pk).update(key_broker="b.example", key_broker_keys=old)
+    path = f"/my-datasets/{w.dataset.slug}/key-broker"
+    shown = page(w.custodian, path)
+    assert "c.example" not in shown and re.findall(r'name="broker"[^>]*value="([^"]*)"', shown) == [
+        "b.example"
+    ]
+    assert (
+        browser(w.custodian).post(path, {"broker": "b.example", "keys": json.dumps(new)}).status_code == 302
+    )
+    assert again(w.dataset).key_broker_keys == new
+
+
+def test_text_areas_count_down_from_no_bound_that_nobody_meets(w: World) -> None:
+    for rest in ("/change", "/paste"):
+        assert "You can enter up to" not in text_of(page(w.custodian, address(w, rest)))
+    for rest, field in (("/change", "images"), ("/paste", "document")):
+        data = {**form_data(policies.in_force(w.dataset).to_json()), field: "x" * 65_537}
+        answer = text_of(browser(w.custodian).post(address(w, rest), data).content.decode())
+        assert "must be 65,536 characters or fewer" in answer
 
 
 def test_choosing_ones_own_key_broker(w: World, settings: Any) -> None:
@@ -268,13 +362,18 @@ def test_choosing_ones_own_key_broker(w: World, settings: Any) -> None:
     assert "broker.archive.example" in page(w.custodian, path)
     post = browser(w.custodian).post
     for data, says in (
-        ({"broker": "elsewhere"}, "There is a problem"),
-        ({"broker": "broker.archive.example"}, "must be a list"),
+        ({}, "There is a problem Select who holds the keys Demo"),
+        ({"broker": "elsewhere"}, "Select a key broker from the list"),
+        ({"broker": "broker.archive.example"}, "Enter the public keys of broker.archive.example"),
         ({"broker": "broker.archive.example", "keys": "{}"}, "must be a list"),
         ({"broker": "broker.archive.example", "keys": "[1]"}, "must be an object"),
         (
             {"broker": "broker.archive.example", "keys": json.dumps([{**keys[0], "id": "0" * 16}])},
             "id of another key",
+        ),
+        (
+            {"broker": "broker.archive.example", "keys": json.dumps({"id": "b.example", "keys": keys})},
+            "These are the keys of the key broker b.example, not of broker.archive.example.",
         ),
     ):
         assert says in text_of(post(path, data).content.decode()), data
@@ -285,12 +384,14 @@ def test_choosing_ones_own_key_broker(w: World, settings: Any) -> None:
     api = f"/api/v1/datasets/{fresh.slug}/key-broker"
     assert browser(w.custodian).get(api).json()["address"] == "https://broker.archive.example"
     assert Entry.objects.get(event="dataset.key_broker_set").data["keys"] == [keys[0]["id"]]
-    assert "The keys of this dataset lie with the key broker broker.archive.example" in text_of(
+    assert "The key broker broker.archive.example holds the keys of this dataset" in text_of(
         page(w.custodian, f"/my-datasets/{fresh.slug}/policy")
     )
     # after the first upload no other can be chosen
-    refused = post(
-        f"/my-datasets/{w.dataset.slug}/key-broker", {"broker": "broker.archive.example", "keys": printed}
+    refused = browser(w.custodian).put(
+        f"/api/v1/datasets/{w.dataset.slug}/key-broker",
+        json.dumps({"broker": "broker.archive.example", "keys": keys}),
+        content_type="application/json",
     )
     assert refused.status_code == 409 and again(w.dataset).key_broker == ""
     api = browser(w.custodian).put(

@@ -171,8 +171,10 @@ def test_invite_accept_leave(world: World) -> None:
     project = world.draft()
     invited = actions.invite(by=world.ada, project=project, email=world.ben.email)
     assert actions.invite(by=world.ada, project=project, email=world.ben.email).pk == invited.pk
-    assert not permissions.is_member(world.ben, project) and permissions.can_view(world.ben, project)
+    assert not permissions.is_member(world.ben, project) and not permissions.can_view(world.ben, project)
+    assert list(permissions.invited_to(world.ben)) == [project]
     actions.accept_invitation(by=world.ben, project=project)
+    assert permissions.can_view(world.ben, project) and not permissions.invited_to(world.ben).exists()
     assert permissions.is_member(world.ben, project) and not permissions.is_lead(world.ben, project)
     with pytest.raises(Invalid, match="already"):
         actions.invite(by=world.ada, project=project, email=world.ben.email)

@@ -86,6 +86,32 @@ def test_the_whole_road(world: World) -> None:
     assert post(ada, f"{at}/close", {"reason": "Done."})["state"] == "closed"
 
 
+def test_who_is_only_invited_gets_the_same_shape_with_nothing_of_the_application(world: World) -> None:
+    review = world.with_quorum()
+    project = world.decide(
+        review, outcome="favourable_with_conditions", conditions="Report yearly."
+    ).version.project
+    at = f"/projects/{project.pk}"
+    ada, ben = api(world.ada), api(world.ben)
+    for address in (world.ben.email, world.stranger.email):
+        post(ada, f"{at}/members", {"email": address}, 201)
+    whole, seen = get(ada, at), get(ben, at)
+    assert set(seen) == set(whole)
+    assert {k: v for k, v in seen.items() if v != whole[k]} == {
+        "starts_on": None,
+        "ends_on": None,
+        "ethics_valid_until": None,
+        "conditions": "",
+        "people": [m for m in whole["people"] if m["name"] in ("Ada", "Ben")],
+    }
+    for path in ("/members", "/versions", "/versions/1", "/history", "/answers"):
+        assert get(ben, f"{at}{path}", 403)["code"] == "invitation_not_accepted"
+    get(ben, f"/reviews/{review.pk}/letter", 404)
+    assert [p["id"] for p in get(ben, "/projects")["results"]] == [str(project.pk)]
+    post(ben, f"{at}/invitation", {"decision": "accept"})
+    assert get(ben, at)["conditions"] == "Report yearly."
+
+
 def test_return_remove_withdraw(world: World) -> None:
     ada, chair = api(world.ada), api(world.chair)
     review = world.submitted()

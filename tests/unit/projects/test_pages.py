@@ -152,6 +152,44 @@ def test_people_by_forms(world: World) -> None:
     )
 
 
+def test_an_invitation_shows_what_one_needs_to_answer_it_and_no_more(world: World) -> None:
+    review = world.with_quorum()
+    project = world.decide(
+        review, outcome="favourable_with_conditions", conditions="Report yearly."
+    ).version.project
+    actions.invite(by=world.ada, project=project, email=world.ben.email)
+    actions.invite(by=world.ada, project=project, email=world.stranger.email)
+    ben = signed_in(world.ben)
+    shown = text_of(ben.get(reverse("projects:detail", args=[project.pk])))
+    for needed in ("Cost sharing and visits", "Ada invites you", "Ada", "University", "What accepting means"):
+        assert needed in shown, needed
+    hidden = ("Report yearly.", "A count model", "Version 1", "Stranger", "History", "Conditions")
+    for kept in hidden:
+        assert kept not in shown, kept
+    for address in (
+        reverse("projects:version", args=[project.pk, 1]),
+        reverse("projects:application", args=[project.pk]),
+    ):
+        answer = ben.get(address)
+        assert answer.status_code == 403 and "Accept the invitation" in text_of(answer), address
+        assert "A count model" not in text_of(answer)
+    assert ben.get(reverse("projects:letter", args=[review.pk])).status_code == 404
+    ben.post(reverse("projects:invitation", args=[project.pk]), {"decision": "accept"})
+    assert "Report yearly." in text_of(ben.get(reverse("projects:detail", args=[project.pk])))
+    assert "A count model" in text_of(ben.get(reverse("projects:version", args=[project.pk, 1])))
+
+
+def test_an_invitation_to_a_project_that_has_ended_can_only_be_declined(world: World) -> None:
+    project = world.draft()
+    actions.invite(by=world.ada, project=project, email=world.ben.email)
+    actions.withdraw_project(by=world.ada, project=project, reason="No funding.")
+    ben, detail = signed_in(world.ben), reverse("projects:detail", args=[project.pk])
+    html = ben.get(detail).content.decode()
+    assert "nobody can join it any more" in html and 'value="accept"' not in html
+    ben.post(reverse("projects:invitation", args=[project.pk]), {"decision": "decline"})
+    assert ben.get(detail).status_code == 404
+
+
 def test_what_is_typed_is_never_markup(world: World) -> None:
     project = world.draft(title="<script>x</script>", aims="<b>bold</b>")
     client = signed_in(world.ada)
