@@ -16,6 +16,7 @@ from django.conf import settings
 from apps.accounts.models import User
 from apps.accounts.queries import terms_accepted, training_valid
 from apps.core.errors import GateClosed
+from apps.datasets.brokers import is_admitted
 from apps.datasets.models import DatasetVersion
 from apps.datasets.queries import active_access
 from apps.datasets.states import DatasetState, VersionState
@@ -50,6 +51,7 @@ class DatasetFacts:
     access_active: bool
     program_decision: str  # "", approved, refused, revoked
     personal_data: bool
+    broker_admitted: bool  # the portal may ask the key broker that holds its keys
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,13 @@ def evaluate(facts: Facts) -> list[Condition]:
             "custodian",
         )
         need(
+            dataset.broker_admitted,
+            "key_broker_unknown",
+            f"The keys of “{dataset.title}” lie with a key broker that the operator has taken off this portal's list.",
+            "Ask the operator to put it back.",
+            "operator",
+        )
+        need(
             not (dataset.personal_data and facts.backend in settings.SOFTWARE_BACKENDS),
             "no_hardware_protection",
             f"“{dataset.title}” holds real personal data, and this portal's machine has software evidence only, which protects nothing.",
@@ -279,6 +288,7 @@ def facts_for(
                 access_active=active_access(project, version.dataset) is not None,
                 program_decision=decisions.get(version.dataset_id, ""),
                 personal_data=version.dataset.personal_data,
+                broker_admitted=is_admitted(version.dataset),
             )
             for version in fresh
         ),

@@ -31,6 +31,7 @@ GOOD = DatasetFacts(
     access_active=True,
     program_decision="approved",
     personal_data=False,
+    broker_admitted=True,
 )
 MET = Facts(
     person_active=True, person_is_member=True, training_valid=True, terms_accepted=True, project_state="active",
@@ -60,6 +61,7 @@ ONE_UNMET: list[tuple[str, dict[str, Any], str]] = [
     ("access_not_active", with_dataset(access_active=False), "custodian"),
     *[("program_not_approved", with_dataset(program_decision=d), "custodian") for d in ("", "refused", "revoked", "nonsense")],
     ("no_hardware_protection", with_dataset(personal_data=True), "operator"),
+    ("key_broker_unknown", with_dataset(broker_admitted=False), "operator"),
     ("backend_unknown", {"backend_known": False}, "operator"),
     ("size_not_allowed", {"size_allowed": False}, "operator"),
     *[("budget_exceeded", {"budget_fault": f}, "operator") for f in ("spent", "unknown_price", "anything")],
@@ -100,7 +102,7 @@ def test_every_condition_is_in_the_table() -> None:
     nothing = Facts(
         person_active=False, person_is_member=False, training_valid=False, terms_accepted=False, project_state="", backend_known=False,
         project_starts_on=TODAY + DAY, project_ends_on=TODAY - DAY, ethics_valid_until=None, rehearsal_state="", live_runs=99,
-        backend="local", today=TODAY, datasets=(DatasetFacts("V", False, False, False, "", True),), size_allowed=False,
+        backend="local", today=TODAY, datasets=(DatasetFacts("V", False, False, False, "", True, False),), size_allowed=False,
         budget_fault="spent",
     )  # fmt: skip
     codes = [c.code for c in gate.evaluate(nothing)]
