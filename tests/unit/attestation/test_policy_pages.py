@@ -362,8 +362,8 @@ def test_choosing_ones_own_key_broker(w: World, settings: Any) -> None:
     assert "broker.archive.example" in page(w.custodian, path)
     post = browser(w.custodian).post
     for data, says in (
-        ({}, "There is a problem Select who holds the keys Demo"),
-        ({"broker": "elsewhere"}, "Select a key broker from the list"),
+        ({}, "There is a problem Select who is to hold the keys of this dataset Fresh"),
+        ({"broker": "elsewhere"}, "choose one of the options in the list"),
         ({"broker": "broker.archive.example"}, "Enter the public keys of broker.archive.example"),
         ({"broker": "broker.archive.example", "keys": "{}"}, "must be a list"),
         ({"broker": "broker.archive.example", "keys": "[1]"}, "must be an object"),

@@ -190,6 +190,14 @@ def test_an_invitation_to_a_project_that_has_ended_can_only_be_declined(world: W
     assert ben.get(detail).status_code == 404
 
 
+def test_an_interest_left_empty_is_asked_for_in_a_sentence(world: World) -> None:
+    review = world.with_quorum()
+    shown = signed_in(world.chair).post(
+        reverse("projects:review-interest", args=[review.pk]), {"comment": ""}
+    )
+    assert "There is a problem Enter what your interest is" in text_of(shown)
+
+
 def test_what_is_typed_is_never_markup(world: World) -> None:
     project = world.draft(title="<script>x</script>", aims="<b>bold</b>")
     client = signed_in(world.ada)

@@ -94,6 +94,12 @@ def _check_uvm(
         return {}
     at = f" on {shapes.format_time(found.signed_at)}, by its own word" if found.signed_at else ""
     checks.passed("uvm-endorsement", f"Microsoft signed the endorsement of a utility VM{at}.")
+    if found.time_stamp:
+        checks.not_available(
+            "uvm-time-stamp",
+            "A time stamp of another authority (RFC 3161) came with the endorsement and was not read: when it was signed "
+            "is its signer's own word.",
+        )
     checks.require(
         "uvm-measurement",
         found.measurement == report.measurement,

@@ -28,12 +28,13 @@ ALG, CRIT, CONTENT_TYPE, CWT_CLAIMS, X5CHAIN, X5T = 1, 2, 3, 15, 33, 34
 
 @dataclass(frozen=True, slots=True)
 class Sign1:
-    """A message. `protected`: the encoded header that is signed; `header`: the same, read. Others are not kept."""
+    """A message. `protected`: the encoded header that is signed; `header`: the same, read. `unsigned`: the names of the others."""
 
     protected: bytes
     header: dict[int | str, Any]
     payload: bytes
     signature: bytes
+    unsigned: frozenset[int | str]
 
 
 def parse(data: bytes) -> Sign1:
@@ -55,7 +56,7 @@ def parse(data: bytes) -> Sign1:
         raise FormatError("The protected header of the message is not a map.")
     if CRIT in header:
         raise FormatError("The message has critical headers, which are not known.")
-    return Sign1(protected, header, payload, signature)
+    return Sign1(protected, header, payload, signature, frozenset(unprotected))
 
 
 def chain(message: Sign1) -> list[x509.Certificate]:

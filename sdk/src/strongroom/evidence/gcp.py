@@ -148,24 +148,27 @@ def _problem(leaf: bytes, intermediate: bytes, root: bytes) -> str | None:
     )
 
 
-@lru_cache(
-    maxsize=32
-)  # the same intermediate comes with every token, and whether it is well signed never changes
 def _link(child: bytes, parent: bytes, name: str, signer: str, *, ca: bool) -> str | None:
-    certificate, issuer = jose.certificate(child, name), jose.certificate(parent, signer)
+    problem = _shape(child, name, ca=ca)
+    if problem is not None:
+        return problem
+    try:
+        jose.certificate(child, name).verify_directly_issued_by(jose.certificate(parent, signer))
+    except Exception:  # a wrong name, key or signature, or a parser's own error: none of them is a signature
+        return f"the {name} certificate is not signed by the {signer} certificate."
+    return None
+
+
+@lru_cache(maxsize=32)  # the same certificates come with every token; who signed them is not looked at here
+def _shape(child: bytes, name: str, *, ca: bool) -> str | None:
+    """What is wrong with a certificate by itself: its key, its algorithm, what it may be used for."""
+    certificate = jose.certificate(child, name)
     key = certificate.public_key()
     if not isinstance(key, RSAPublicKey) or not jose.MIN_KEY_BITS <= key.key_size <= jose.MAX_KEY_BITS:
         return f"the {name} certificate's key is not an RSA key of {jose.MIN_KEY_BITS} bits or more."
     if certificate.signature_algorithm_oid != SignatureAlgorithmOID.RSA_WITH_SHA256:
         return f"the {name} certificate is not signed with RSA and SHA-256."
-    problem = _constraints(certificate, name, ca=ca)
-    if problem is not None:
-        return problem
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except Exception:  # a wrong name, key or signature, or a parser's own error: none of them is a signature
-        return f"the {name} certificate is not signed by the {signer} certificate."
-    return None
+    return _constraints(certificate, name, ca=ca)
 
 
 def _constraints(certificate: x509.Certificate, name: str, *, ca: bool) -> str | None:

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from strongroom.evidence.model import Checks
-from strongroom.evidence.policy import Policy
+from strongroom.evidence.policy import UP_TO_DATE, Policy
 from strongroom.evidence.tokens import NEVER_COMPARED, member, text, texts
 
 # Google echoes the nonces of a request: at most six, each of 8 to 88 bytes.
@@ -18,7 +18,13 @@ NONCES, NONCE_BYTES = 6, (8, 88)
 DEFAULT_AUDIENCE = "https://sts.googleapis.com"
 DEFAULT_SUPPORT = ("STABLE",)
 OEM = 11129  # Google's private enterprise number
-TEES = {"GCP_AMD_SEV": "sev", "GCP_AMD_SEV_ES": "sev-es", "GCP_INTEL_TDX": "tdx"}
+# The reference page has no GCP_AMD_SEV_SNP; Google's own verifiers know it beside the others.
+TEES = {
+    "GCP_AMD_SEV": "sev",
+    "GCP_AMD_SEV_ES": "sev-es",
+    "GCP_AMD_SEV_SNP": "sev-snp",
+    "GCP_INTEL_TDX": "tdx",
+}
 
 _REQUIRED = (
     "algorithm", "issuer", "trust-anchor", "signature", "validity", "age", "collected", "audience", "nonce", "debug",
@@ -129,12 +135,18 @@ def _check_platform(checks: Checks, claims: dict[str, Any], policy: Policy) -> N
         f"Google does not support the machine's image as {' or '.join(wanted)}: debug images have no such mark, and old "
         "or experimental ones another.",
     )
-    checks.require(
-        "monitoring",
-        member(space, "monitoring_enabled", "memory") is False,
-        "Memory monitoring is off.",
-        "The token does not say that memory monitoring is off.",
-    )
+    monitoring = member(space, "monitoring_enabled")
+    if monitoring is None:
+        checks.not_available(
+            "monitoring", "The token does not say whether memory monitoring is off: older ones do not."
+        )
+    else:
+        checks.require(
+            "monitoring",
+            member(monitoring, "memory") is False,
+            "Memory monitoring is off.",
+            "The token does not say that memory monitoring is off.",
+        )
 
 
 def _check_tee(checks: Checks, claims: dict[str, Any], policy: Policy) -> str | None:
@@ -151,6 +163,12 @@ def _check_tee(checks: Checks, claims: dict[str, Any], policy: Policy) -> str | 
     if tee == "tdx" and claims.get("attester_tcb") != ["INTEL"]:
         checks.failed(
             "tee", "The token names a TDX machine but does not rest on Intel's evidence (attester_tcb)."
+        )
+        return tee
+    if tee == "sev-snp" and claims.get("attester_tcb", ["AMD"]) != ["AMD"]:
+        checks.failed(
+            "tee",
+            "The token names a machine with SEV-SNP but rests on another maker's evidence (attester_tcb).",
         )
         return tee
     checks.require(
@@ -174,14 +192,15 @@ def _check_tcb(
             wrong.append(
                 f"its image is version {version or 'unknown'}, the policy asks for {policy.swversion}"
             )
-    if policy.tdx_tcb and tee == "tdx":
-        status = text(_tdx(claims), "gcp_attester_tcb_status")
+    status = text(_tdx(claims), "gcp_attester_tcb_status")
+    if tee == "tdx" and (policy.tdx_tcb or status is not None):  # older tokens do not say it
+        accepted = policy.tdx_tcb or UP_TO_DATE
         asked.append(f"the TDX platform is {status}")
-        if status not in policy.tdx_tcb:
+        if status not in accepted:
             wrong.append(
-                f"its TDX platform is {status or 'unknown'}, the policy asks for {', '.join(policy.tdx_tcb)}"
+                f"its TDX platform is {status or 'unknown'}, the policy asks for {', '.join(accepted)}"
             )
-    amd = tee in ("sev", "sev-es") and bool(policy.tcb or policy.products)
+    amd = tee in ("sev", "sev-es", "sev-snp") and bool(policy.tcb or policy.products)
     if wrong:
         checks.failed("tcb", f"The machine is not recent enough: {'; '.join(wrong)}.")
     elif amd:

@@ -130,12 +130,10 @@ def _claims(var_data: bytes) -> tuple[Key, dict[str, Any], bytes]:
 
 
 def _vm(value: Any, where: str) -> dict[str, Any]:
-    """The VM's configuration: `secure-boot` and `vmUniqueId` there and of their type; other members of simple types."""
+    """The VM's configuration: `secure-boot` and `vmUniqueId` there and of their type. Others, if they are simple, as they are."""
     document = shapes.mapping(value, where)
     shapes.pick(document, where, {"secure-boot": shapes.boolean, "vmUniqueId": shapes.text(64)})
-    if len(document) > 50 or any(not isinstance(item, bool | int | str) for item in document.values()):
-        raise FormatError(f"{where} must be a flat object.")
-    return document
+    return {name: item for name, item in document.items() if isinstance(item, bool | int | str)}
 
 
 def _key(jwk: dict[str, Any], where: str) -> Key:

@@ -32,7 +32,7 @@ _SGX_DER = bytes.fromhex("2a864886f84d010d01")  # the same, encoded: the members
 _TCB, _CONFIGURATION = b"\x02", b"\x07"
 ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
 _PEM = re.compile(
-    rb"-----BEGIN CERTIFICATE-----\r?\n((?:[A-Za-z0-9+/=]{1,76}\r?\n){1,200})-----END CERTIFICATE-----(?:[\r\n]+|(?=\x00*\Z))"
+    rb"-----BEGIN CERTIFICATE-----(\r?\n)((?:[A-Za-z0-9+/=]{1,76}\1){1,200})-----END CERTIFICATE-----(?:[\r\n]+|(?=\x00*\Z))"
 )
 
 
@@ -71,17 +71,21 @@ class Chain:
 def split_pem(data: bytes) -> list[bytes]:
     """The DER of each certificate in `data`: PEM blocks, line ends between them and NUL bytes after the last.
 
-    Anything else between or after them, and base64 that is not canonical, is refused: no byte may mean nothing.
+    Anything else between or after them is refused, and so are base64 that is not canonical and lines of several lengths:
+    but for how many line ends follow a block, each certificate has one form.
     """
     found, at = [], 0
     while match := _PEM.match(data, at):
-        text = match[1].translate(None, b"\r\n")
+        end, body = match[1], match[2]
+        text, width = body.translate(None, b"\r\n"), body.index(end)
         try:
             der = base64.b64decode(text, validate=True)
         except binascii.Error:
             raise FormatError("A certificate in the PCK chain is not base64.") from None
         if base64.b64encode(der) != text:
             raise FormatError("A certificate in the PCK chain is not canonical base64.")
+        if b"".join(text[start : start + width] + end for start in range(0, len(text), width)) != body:
+            raise FormatError("A certificate in the PCK chain has lines of several lengths.")
         found.append(der)
         at = match.end()
     if data[at:].strip(b"\x00"):

@@ -44,12 +44,12 @@ def check(
         return
     wanted = _padded(expected)
     held = [report_data]
+    # A machine without Microsoft's firmware sets its report data itself, like a container group.
+    named = runtime is not None and _names(runtime, expected)
     if containers:
-        named = runtime is not None and _names(runtime, expected)
         where = "neither the report data nor the runtime data hold it; a nonce that the service echoes does not count"
     else:
         held.append(_bytes(text(machine, "x-ms-runtime", "user-data")))
-        named = False
         where = "user-data does not hold it; a client-payload that the service echoes does not count"
     checks.require(
         "nonce",

@@ -18,27 +18,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from strongroom.evidence import maa_binding
+from strongroom.evidence import maa_binding, maa_code
 from strongroom.evidence.model import Checks
-from strongroom.evidence.policy import PRODUCTS, TCB_PARTS, Policy
+from strongroom.evidence.policy import PRODUCTS, TCB_PARTS, UP_TO_DATE, Policy
 from strongroom.evidence.tokens import member, text, texts
 
 CONTAINERS, MACHINE = "azure-compliant-uvm", "azure-compliant-cvm"
 TEES = {"sevsnpvm": "sev-snp", "tdxvm": "tdx"}
-# SHA-256 of the CCE policy that lets any container run, as Microsoft's own samples publish it.
-ALLOW_ALL = "73973b78d70cc68353426de188db5dfc57e5b766e399935fb73a61127ea26d20"
-NO_CODE = (
-    "The token does not show which software ran: a confidential VM's report covers Microsoft's firmware only, and the "
-    "token does not cover the machine's system and programs. Use evidence of type azure-cvm, whose PCR values do."
-)
-
 _REQUIRED = (
     "algorithm", "issuer", "trust-anchor", "signature", "validity", "age", "collected", "policy-identity", "tee",
-    "compliance", "debug", "secure-boot", "vmpl", "migration", "tcb", "nonce", "code",
+    "compliance", "debug", "secure-boot", "vmpl", "migration", "nonce", "code",
 )  # fmt: skip
 _NOT_ON_TDX = ("vmpl", "migration")
+# TD_ATTRIBUTES (Intel TDX module ABI): any bit of the first byte is "TD under debug"; bit 29 lets the machine be moved.
+_TUD, _MIGRATABLE = 0xFF, 1 << 29
 _NOT_FOR_CONTAINERS = ("secure-boot",)
 _SVN = {"bootloader": "bootloader", "tee": "tee", "snp": "snpfw", "microcode": "microcode", "fmc": "fmc"}
+_HEX8 = re.compile(r"[0-9a-fA-F]{16}")
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 _HEX48 = re.compile(r"[0-9a-fA-F]{96}")
 # Flags of the guest's boot, each with its one good value.
@@ -50,6 +46,7 @@ _BOOT = {
     "dbvalidated": True, "dbxvalidated": True, "signingdisabled": True, "testsigning-enabled": False,
     "flightsigning-enabled": False,
 }  # fmt: skip
+_OTHER_SYSTEM = "The attestation service does not know the guest's system, so the token does not say"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +79,17 @@ def judge(
     _check_debug(checks, claims, machine)
     if not machine.containers:
         _check_boot(checks, claims, machine)
-    if machine.tee != "tdx":
+    if machine.tee == "tdx":
+        _check_tdx(checks, machine)
+    else:
         _check_snp(checks, machine)
     required = _check_tcb(checks, machine, policy)
     maa_binding.check(checks, machine.claims, expected_nonce, runtime, containers=machine.containers)
-    image = _check_code(checks, machine, policy)
+    image = (
+        maa_code.check_containers(checks, machine.snp("hostdata"), policy)
+        if machine.containers
+        else maa_code.check_machine(checks, _pcr_values(claims, machine), _measured(machine), policy)
+    )
     _check_place(checks, claims, machine, policy)
     if policy.uvm_svn is not None and machine.containers:
         _check_uvm(checks, machine, policy.uvm_svn)
@@ -130,16 +133,19 @@ def _check_tee(checks: Checks, machine: Machine, policy: Policy) -> None:
 def _check_debug(checks: Checks, claims: dict[str, Any], machine: Machine) -> None:
     wrong = []
     if machine.tee == "tdx":
-        attributes = machine.claims.get("tdx_td_attributes")
+        attributes = _td_attributes(machine)
         wrong += (
             ["tdx_td_attributes_debug"] if machine.claims.get("tdx_td_attributes_debug") is not False else []
         )
-        wrong += ["tdx_td_attributes"] if attributes is not None and not _debug_bit_clear(attributes) else []
+        wrong += ["tdx_td_attributes"] if attributes is None or attributes & _TUD else []
         wrong += ["dbgstat"] if machine.claims.get("dbgstat", "disabled") != "disabled" else []
     elif machine.snp("is-debuggable") is not False:
         wrong.append("x-ms-sevsnpvm-is-debuggable")
     if machine.guest:
         wrong += _flags(claims, _DEBUG)
+        if not wrong and (unsaid := _unsaid(claims, _DEBUG)):
+            checks.not_available("debug", f"{_OTHER_SYSTEM} whether it was started for debugging ({unsaid}).")
+            return
     checks.require(
         "debug",
         not wrong,
@@ -148,26 +154,39 @@ def _check_debug(checks: Checks, claims: dict[str, Any], machine: Machine) -> No
     )
 
 
-def _debug_bit_clear(value: Any) -> bool:
-    """Bit 0 of TD_ATTRIBUTES, eight bytes in hex, the lowest first (Intel TDX module ABI, "TD_ATTRIBUTES")."""
-    return (
-        isinstance(value, str)
-        and bool(re.fullmatch(r"[0-9a-fA-F]{16}", value))
-        and not int(value[:2], 16) & 1
-    )
+def _td_attributes(machine: Machine) -> int | None:
+    """TD_ATTRIBUTES, eight bytes in hex, the lowest first. Older tokens do not have them: 0; None for another form."""
+    value = machine.claims.get("tdx_td_attributes", "00" * 8)
+    good = isinstance(value, str) and _HEX8.fullmatch(value)
+    return int.from_bytes(bytes.fromhex(value), "little") if good else None
 
 
 def _flags(claims: dict[str, Any], wanted: Mapping[str, bool]) -> list[str]:
+    """The flags with another value than the good one. One that must be false may be missing: see _unsaid."""
     names = {f"x-ms-azurevm-{name}": value for name, value in wanted.items()}
-    return [name for name, value in names.items() if claims.get(name) is not value]
+    return [name for name, value in names.items() if claims.get(name, False) is not value]
+
+
+def _unsaid(claims: dict[str, Any], wanted: Mapping[str, bool]) -> str:
+    """The flags that are missing. The service reads those that must be false from the logs of systems that it knows."""
+    return ", ".join(name for name in wanted if f"x-ms-azurevm-{name}" not in claims)
 
 
 def _check_boot(checks: Checks, claims: dict[str, Any], machine: Machine) -> None:
     configuration = member(machine.claims, "x-ms-runtime", "vm-configuration")
+    if configuration is None and not machine.guest:
+        checks.not_available(
+            "secure-boot",
+            "The token does not say how the machine was configured to start: it has no vm-configuration.",
+        )
+        return
     wrong = [name for name in ("secure-boot", "tpm-enabled") if member(configuration, name) is not True]
     if machine.guest:
         wrong += ["secureboot"] if claims.get("secureboot") is not True else []
         wrong += _flags(claims, _BOOT)
+        if not wrong and (unsaid := _unsaid(claims, _BOOT)):
+            checks.not_available("secure-boot", f"{_OTHER_SYSTEM} how it checks signatures ({unsaid}).")
+            return
     checks.require(
         "secure-boot",
         not wrong,
@@ -192,11 +211,24 @@ def _check_snp(checks: Checks, machine: Machine) -> None:
     )
 
 
+def _check_tdx(checks: Checks, machine: Machine) -> None:
+    attributes = _td_attributes(machine)
+    checks.require(
+        "migration",
+        attributes is not None and not attributes & _MIGRATABLE,
+        "The machine cannot be moved to another one.",
+        "The machine may be moved to another one, by a service domain that was not appraised.",
+    )
+
+
 def _check_tcb(checks: Checks, machine: Machine, policy: Policy) -> list[str]:
-    """Versions of the hardware. Also names what this token must not leave open, for the policy asks it."""
+    """Versions of the hardware. Also names what this token must not leave open.
+
+    As for raw evidence: Intel's status must always be an accepted one; of AMD's versions only what the policy asks.
+    """
     if machine.tee == "tdx":
         _check_tdx_tcb(checks, machine, policy)
-        return []
+        return ["tcb"]
     found = _svns(machine)
     product = _product(machine)
     if policy.products:
@@ -217,7 +249,8 @@ def _check_tcb(checks: Checks, machine: Machine, policy: Policy) -> list[str]:
         checks.not_available("tcb", "The policy asks for no version of the processor's firmware.")
     else:
         _compare_tcb(checks, found, product, policy)
-    return ["product"] if policy.products else []
+    needed = ["product"] if policy.products else []
+    return [*needed, "tcb"] if policy.tcb and product is None else needed
 
 
 def _compare_tcb(checks: Checks, found: Mapping[str, int], product: str | None, policy: Policy) -> None:
@@ -248,9 +281,9 @@ def _check_tdx_tcb(checks: Checks, machine: Machine, policy: Policy) -> None:
     advisories = texts(named) if isinstance(named, list) else None
     advisories = ["in a form that cannot be read"] if advisories is None else advisories
     open_ = [name[:40] for name in advisories if name not in policy.tdx_advisories]
-    if not policy.tdx_tcb:
-        checks.not_available("tcb", "The policy names no status of the TDX platform that it accepts.")
-    elif status not in policy.tdx_tcb:
+    if status is None and not policy.tdx_tcb:
+        checks.not_available("tcb", "The token does not say whether the TDX platform is up to date.")
+    elif status not in (policy.tdx_tcb or UP_TO_DATE):
         checks.failed(
             "tcb", f"The TDX platform is {status or 'of unknown status'}, which the policy does not accept."
         )
@@ -276,31 +309,14 @@ def _product(machine: Machine) -> str | None:
     return found if found in PRODUCTS else None
 
 
-def _check_code(checks: Checks, machine: Machine, policy: Policy) -> str | None:
-    """Which image ran, if the token shows it; gives its digest."""
-    if not machine.containers:
-        checks.not_available("code", NO_CODE)
-        return None
-    host_data = machine.snp("hostdata")
-    entries = policy.code_for("azure-maa")
-    if not isinstance(host_data, str) or not _HEX32.fullmatch(host_data) or not int(host_data, 16):
-        checks.failed(
-            "code", "The container group was started without a policy that says what may run in it."
-        )
-    elif host_data == ALLOW_ALL:
-        checks.failed("code", "The container group was started with the policy that lets any container run.")
-    elif not entries:
-        checks.not_available("code", "The policy names no code of type azure-maa to compare with.")
-    else:
-        images = [str(entry["image"]) for entry in entries if entry["host_data"] == host_data]
-        checks.require(
-            "code",
-            bool(images),
-            "The container group was started with the reference policy of an accepted runner image.",
-            f"The container group was started with a policy that no accepted runner image has (host data {host_data}).",
-        )
-        return images[0] if images else None
-    return None
+def _measured(machine: Machine) -> dict[str, str]:
+    """The launch measurement of the machine's firmware by its name in a `code` entry, in lower-case hex."""
+    code = {"measurement": machine.snp("launchmeasurement"), "mrtd": machine.claims.get("tdx_mrtd")}
+    return {n: v.lower() for n, v in code.items() if isinstance(v, str) and _HEX48.fullmatch(v)}
+
+
+def _pcr_values(claims: Mapping[str, Any], machine: Machine) -> dict[str, str]:
+    return maa_code.pcr_values(claims) if machine.guest else {}
 
 
 def _check_uvm(checks: Checks, machine: Machine, least: int) -> None:
@@ -335,11 +351,9 @@ def _said(claims: dict[str, Any], machine: Machine, image: str | None) -> dict[s
         or text(machine.claims, "x-ms-runtime", "vm-configuration", "vmUniqueId", most=100)
         or text(machine.claims, "x-ms-sevsnpvm-reportid", most=100)
     )
-    code = {
-        "measurement": machine.snp("launchmeasurement"),
-        "mrtd": machine.claims.get("tdx_mrtd"),
-    }
-    code = {n: v.lower() for n, v in code.items() if isinstance(v, str) and _HEX48.fullmatch(v)}
+    code: dict[str, Any] = _measured(machine)
+    pcrs = _pcr_values(claims, machine)
+    code |= {"pcrs": pcrs} if pcrs else {}
     host_data = machine.snp("hostdata")
     if machine.containers and isinstance(host_data, str) and _HEX32.fullmatch(host_data):
         code["host_data"] = host_data

@@ -25,6 +25,7 @@ TDX_STATUSES = (
     "OutOfDate",
     "OutOfDateConfigurationNeeded",
 )
+UP_TO_DATE = ("UpToDate",)  # what is accepted of them where a policy names none
 SUPPORT = ("LATEST", "STABLE", "USABLE", "EXPERIMENTAL")
 # Components of a TCB version; `fmc` exists on Turin only (AMD 56860, "TCB_VERSION").
 TCB_PARTS = ("fmc", "bootloader", "tee", "snp", "microcode")
@@ -64,7 +65,8 @@ _CODE: dict[str, tuple[dict[str, shapes.Checker], dict[str, shapes.Checker]]] = 
         {"measurement": _hex(48), "mrtd": _hex(48)},  # the paravisor's, where Microsoft's key is not enough
     ),
     "azure-aci": ({"cce_policy": _hex(32)}, {}),
-    "azure-maa": ({"host_data": _hex(32)}, {}),
+    # Of a container group, or of a guest whose token has PCR values: one of the two (see _code_entry).
+    "azure-maa": ({}, {"host_data": _hex(32), "pcrs": _values(_PCR, "PCR", _hex(32))}),
     "snp": ({"measurement": _hex(48)}, {"host_data": _hex(32)}),
     "tdx": ({"mrtd": _hex(48)}, {"rtmrs": _values(_RTMR, "RTMR", _hex(48)), "mrconfigid": _hex(48)}),
 }
@@ -74,7 +76,10 @@ def _code_entry(value: Any, where: str) -> dict[str, Any]:
     kind = shapes.one_of(*_CODE)(shapes.mapping(value, where).get("type"), f"{where}.type")
     required, optional = _CODE[kind]
     head = {"type": shapes.exactly(kind), "image": shapes.image_digest}
-    return shapes.fields(value, where, {**head, **required}, optional)
+    entry = shapes.fields(value, where, {**head, **required}, optional)
+    if kind == "azure-maa" and ("host_data" in entry) is ("pcrs" in entry):
+        raise FormatError(f"{where} must have either host_data (container groups) or pcrs (machines).")
+    return entry
 
 
 def _tcb(value: Any, where: str) -> dict[str, dict[str, int]]:

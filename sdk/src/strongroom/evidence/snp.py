@@ -135,7 +135,9 @@ def _check_signature(checks: Checks, report: Report, said: Endorsement) -> None:
         "signature",
         said.key is not None and _verified(report, said.key),
         "The signature is by the certified key, over this report.",
-        "The signature does not match: the report was changed, or another key signed it.",
+        "The signature does not match: the report was changed, or another key signed it."
+        if report.r or report.s
+        else "The report is not signed: its host hides the chip's key (MASK_CHIP_KEY), or the signature was taken away.",
     )
 
 
@@ -195,14 +197,19 @@ def _check_chip(checks: Checks, report: Report, said: Endorsement) -> None:
             "chip-id", f"Not applicable: a VLEK belongs to a cloud ({said.csp}) and not to one chip."
         )
         return
+    if not any(report.chip_id):
+        checks.not_available(
+            "chip-id",
+            "The report names no chip, because its host hides it (MASK_CHIP_ID). The signature alone shows that it is the "
+            "certificate's.",
+        )
+        return
     hwid = said.hwid or b""
     checks.require(
         "chip-id",
         any(hwid) and report.chip_id[: len(hwid)] == hwid,
         "The report comes from the chip that the certificate was issued for.",
-        "The report names no chip, so it cannot be compared with the certificate's."
-        if not any(report.chip_id)
-        else "The report comes from another chip than the certificate was issued for.",
+        "The report comes from another chip than the certificate was issued for.",
     )
 
 

@@ -42,10 +42,13 @@ _QE_ATTRIBUTES = int.from_bytes(bytes.fromhex("11"), "little")
 _QE_ATTRIBUTES_MASK = int.from_bytes(bytes.fromhex("fbffffffffffffff"), "little")
 
 # TD_ATTRIBUTES (TDX module ABI): bits 0 to 7 are the group "TD under debug", of which any one makes the domain
-# untrusted; bit 0 is DEBUG.
+# untrusted; bit 0 is DEBUG. Bits 8 to 31 are the group SEC, bits 32 to 63 OTHER. What a domain may use (protection keys,
+# Key Locker, LASS, performance counters) is its own affair; a bit without a meaning is not.
 _TUD = 0xFF
+_SERVTD_EXT = 1 << 17
 _SEPT_VE_DISABLE = 1 << 28
 _MIGRATABLE = 1 << 29
+_RESERVED = sum(1 << bit for bit in (*range(8, 16), *range(23, 27), *range(32, 62)))
 
 
 def verify(
@@ -69,8 +72,9 @@ def verify(
     binding.check_age(checks, envelope, policy, now)
     binding.check_place(checks, policy)
     claims |= {"nonce": quote.body.report_data.hex(), "collected": shapes.format_time(envelope.collected)}
-    # Nothing in a quote names one start of a domain; the same platform is what two quotes of a run must share.
-    claims["instance"] = f"platform-{chain.platform.ppid.hex()}"
+    # Only an extended body names one start of a domain; else the same platform is what two quotes of a run must share.
+    td_id = quote.body.td_id
+    claims["instance"] = f"td-{td_id.hex()}" if any(td_id) else f"platform-{chain.platform.ppid.hex()}"
     if image:
         claims["image"] = image
     tier = hardware_tier(checks.items, required=binding.required(policy, _REQUIRED))
@@ -216,15 +220,28 @@ def _check_domain(checks: Checks, body: Body) -> None:
         "The TDX module is Intel's own (SEAM signer and attributes are zero).",
         "The TDX module is not Intel's production module (SEAM signer or attributes are not zero).",
     )
-    if attributes & _SEPT_VE_DISABLE:
+    _check_attributes(checks, attributes)
+
+
+def _check_attributes(checks: Checks, attributes: int) -> None:
+    if attributes & _RESERVED:
+        checks.failed(
+            "attributes",
+            f"The trust domain has attributes that are not known (bits {attributes & _RESERVED:#x} of TD_ATTRIBUTES), so what "
+            "they allow is not known either.",
+        )
+        return
+    missing = [] if attributes & _SEPT_VE_DISABLE else [
+        "SEPT_VE_DISABLE is not set: the domain's own system must handle pages that the host takes away. Azure's does; "
+        "whether another does is not shown by the evidence."
+    ]  # fmt: skip
+    if attributes & _SERVTD_EXT:
+        missing.append("A service domain may be bound to it (SERVTD_EXT), which was not appraised.")
+    if missing:
+        checks.not_available("attributes", " ".join(missing))
+    else:
         checks.passed(
             "attributes", "Unexpected page faults are not delivered to the domain (SEPT_VE_DISABLE)."
-        )
-    else:
-        checks.not_available(
-            "attributes",
-            "SEPT_VE_DISABLE is not set: the domain's own system must handle pages that the host takes away. Azure's "
-            "does; whether another does is not shown by the evidence.",
         )
 
 
@@ -247,7 +264,9 @@ def _measured(body: Body, entry: Mapping[str, Any]) -> bool:
 
 def _claims(quote: Quote, chain: Chain, tcb: Mapping[str, Any]) -> dict[str, Any]:
     body, platform = quote.body, chain.platform
-    named = ("mrtd", "mrconfigid", "mrowner", "mrownerconfig", "mrseam", "mrservicetd", "attributes", "xfam")
+    named = (
+        "mrtd", "mrconfigid", "mrowner", "mrownerconfig", "mrseam", "mrservicetd", "td_id", "attributes", "xfam",
+    )  # fmt: skip
     code: dict[str, Any] = {name: getattr(body, name).hex() for name in named if getattr(body, name)}
     code["rtmrs"] = {str(index): value.hex() for index, value in enumerate(body.rtmrs)}
     levels = {
@@ -260,7 +279,7 @@ def _claims(quote: Quote, chain: Chain, tcb: Mapping[str, Any]) -> dict[str, Any
         levels["tee_tcb_svn_2"] = body.tcb_svn_2.hex()
     return {
         "tee": "tdx",
-        "debug": bool(body.attributes[0]),
+        "debug": bool(body.attributes[0] & _TUD),
         "code": code,
         "tcb": {**levels, "platform": dict(platform.flags), **tcb},
         "place": {"fmspc": platform.fmspc.hex(), "ppid": platform.ppid.hex()},

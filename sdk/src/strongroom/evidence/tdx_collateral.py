@@ -1,8 +1,10 @@
 """Intel's word about a TDX platform, appraised here: TCB info, QE identity and revocation lists.
 
-The library `dcap-qvl` does this too, but it gives no status for a trust domain that runs without SEPT_VE_DISABLE or with
-a service domain, and every Azure machine does. This is the appraisal for those (see tdx_tcb), after Intel's description
-of TCB info and QE identity (Provisioning Certification Service API v4, "Get TDX TCB Info" and "Get TDX QE Identity").
+The library `dcap-qvl` does this too, but it gives no status for a trust domain whose attributes it does not like: without
+SEPT_VE_DISABLE or with a service domain, as every Azure machine is. This is the appraisal for those (see tdx_tcb), after
+Intel's description of TCB info and QE identity (Provisioning Certification Service API v4, "Get TDX TCB Info" and "Get TDX
+QE Identity"). It judges the module that a domain was started with (TEE_TCB_SVN), which is never newer than the one that
+runs (TEE_TCB_SVN_2).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """TDX quotes of version 4 and 5 as bytes, and nothing else: no key and no signature is looked at here.
 
-Layout: Intel TDX DCAP Quoting Library API, appendix A (quote format), and the TDX module's ABI (TDREPORT). All numbers
-are little-endian. Version 4 holds a TDX 1.0 body after its header; version 5 names the type and size of its body.
+Layout: Intel TDX DCAP Quoting Library API, appendix A (quote format), the TDX module's ABI (TDREPORT), and for the extended
+body Intel's header sgx_quote_5.h (sgx_report2_body_v1_5_ex_t). All numbers are little-endian. Version 4 holds a TDX 1.0
+body after its header; version 5 names the type and size of its body.
 
 The signature ends where its own length says. What follows is no part of the quote, and no signature covers it: it is
 kept apart in `Quote.tail`, for the verifier to judge (buffers of fixed size leave zeros there).
@@ -19,17 +20,20 @@ TEE_SGX, TEE_TDX = 0x00, 0x81
 ECDSA_P256 = 2
 QE_VENDOR_INTEL = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 HEADER_SIZE = 48
-BODY_10_SIZE, BODY_15_SIZE = 584, 648
+BODY_10_SIZE, BODY_15_SIZE, BODY_15_EX_SIZE = 584, 648, 885
 QE_REPORT_SIZE = 384
 
 # Type of a body in a quote of version 5 -> (name, size). Type 1 is an SGX enclave report; later ones are unknown here.
-_BODY_TYPES = {2: ("1.0", BODY_10_SIZE), 3: ("1.5", BODY_15_SIZE)}
+_BODY_TYPES = {2: ("1.0", BODY_10_SIZE), 3: ("1.5", BODY_15_SIZE), 4: ("1.5 extended", BODY_15_EX_SIZE)}
 _CERT_QE_REPORT, _CERT_PCK_CHAIN = 6, 5
 _MAX_AUTH, _MAX_CHAIN = 1024, 16 << 10
 
 _HEADER = struct.Struct("<HHIHH16s20s")
 _BODY = struct.Struct("<16s48s48s8s8s8s48s48s48s48s48s48s48s48s64s")
 _BODY_15 = struct.Struct("<16s48s")
+# After those: a partition's number, the id of this start of the domain, its devices, and what the domain and its service
+# domain were when it was made. Only the id is used; the rest is the history of a domain that was moved.
+_BODY_15_EX = struct.Struct("<B32s48s48s8s16s16s12s48s8s")
 _QE_REPORT = struct.Struct("<16s4s28s16s32s32s32s96sHH60s64s")
 
 
@@ -48,9 +52,12 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What the TDX module says about one trust domain. `tcb_svn_2` and `mrservicetd` are empty in a 1.0 body."""
+    """What the TDX module says about one trust domain. `tcb_svn_2` and `mrservicetd` are empty in a 1.0 body.
 
-    kind: str  # "1.0" or "1.5"
+    `td_id`: the id of one start of the domain; only an extended body has it, and all zero is none.
+    """
+
+    kind: str  # "1.0", "1.5" or "1.5 extended"
     tcb_svn: bytes
     mrseam: bytes
     mrsignerseam: bytes
@@ -65,6 +72,7 @@ class Body:
     report_data: bytes
     tcb_svn_2: bytes = b""
     mrservicetd: bytes = b""
+    td_id: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,7 @@ def _body(reader: _Reader, version: int) -> Body:
         type_, said = reader.number(2, "body type"), reader.number(4, "body size")
         if type_ not in _BODY_TYPES:
             raise FormatError(
-                f"The quote's body has type {type_}; only TDX 1.0 (2) and TDX 1.5 (3) are read."
+                f"The quote's body has type {type_}; only TDX 1.0 (2), TDX 1.5 (3) and its extension (4) are read."
             )
         kind, size = _BODY_TYPES[type_]
         if said != size:
@@ -165,12 +173,13 @@ def _body(reader: _Reader, version: int) -> Body:
 
 
 def body(data: bytes, kind: str) -> Body:
-    """A body of `kind` "1.0" (584 bytes) or "1.5" (648 bytes)."""
+    """A body of `kind` "1.0" (584 bytes), "1.5" (648 bytes) or "1.5 extended" (885 bytes)."""
     svn, seam, signer, seam_flags, flags, xfam, mrtd, config, owner, owner_config, *rest = _BODY.unpack_from(
         data
     )
     rtmr0, rtmr1, rtmr2, rtmr3, report_data = rest
-    more = _BODY_15.unpack_from(data, BODY_10_SIZE) if kind == "1.5" else (b"", b"")
+    more = _BODY_15.unpack_from(data, BODY_10_SIZE) if kind != "1.0" else (b"", b"")
+    td_id = _BODY_15_EX.unpack_from(data, BODY_15_SIZE)[1] if kind == "1.5 extended" else b""
     return Body(
         kind=kind,
         tcb_svn=svn,
@@ -187,6 +196,7 @@ def body(data: bytes, kind: str) -> Body:
         report_data=report_data,
         tcb_svn_2=more[0],
         mrservicetd=more[1],
+        td_id=td_id,
     )
 
 

@@ -18,15 +18,22 @@ from strongroom.errors import FormatError
 from strongroom.evidence import tdx_collateral
 from strongroom.evidence.intel_pck import Chain
 from strongroom.evidence.model import Checks
-from strongroom.evidence.policy import Policy
+from strongroom.evidence.policy import UP_TO_DATE, Policy
 from strongroom.evidence.tdx_quote import Quote
 
 MAX_BYTES = 512 << 10
-_UP_TO_DATE = "UpToDate"
 # In the library's own words: what is about certificates, and what is about the trust domain and not about the TCB. The
-# second kind is judged by other checks (`attributes`, `migration`), and the library's status is lost with it.
+# second kind is judged by other checks (`debug`, `attributes`, `migration`), and the library's status is lost with it.
 _REVOKED = "CertRevoked"
-_NOT_OF_THE_TCB = ("SEPT_VE_DISABLE is not enabled", "Invalid MR service TD")
+_NOT_OF_THE_TCB = (
+    "Debug mode is enabled",
+    "TD profiling is enabled",
+    "Reserved bits in TD attributes are set",
+    "SERVTD_EXT is enabled",
+    "SEPT_VE_DISABLE is not enabled",
+    "TD migration is enabled",
+    "Invalid MR service TD",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +211,7 @@ def _judge_here(
 
 
 def _judge(checks: Checks, found: Status, policy: Policy) -> None:
-    accepted = policy.tdx_tcb or (_UP_TO_DATE,)
+    accepted = policy.tdx_tcb or UP_TO_DATE
     open_ = [a for a in found.advisories if a not in policy.tdx_advisories]
     if found.status not in accepted:
         advisories = f" Advisories: {', '.join(found.advisories)}." if found.advisories else ""

@@ -28,7 +28,7 @@ ATTEST_QUOTE = 0x8018  # TPM_ST_ATTEST_QUOTE
 ALG_SHA256, ALG_RSASSA = 0x000B, 0x0014
 _MAX_BANKS = 16
 
-_PCR_NAME = re.compile(r"[0-9]|1[0-9]|2[0-3]")
+_PCR_NAMES = frozenset(map(str, range(PCR_COUNT)))
 _VALUE = re.compile(r"[0-9a-f]{64}")
 
 
@@ -141,7 +141,7 @@ def parse_pcrs(data: bytes) -> dict[int, bytes]:
 
 def _bank(value: Any, where: str) -> dict[int, bytes]:
     bank = shapes.mapping(value, where)
-    if not bank or not all(_PCR_NAME.fullmatch(name) for name in bank):
+    if not bank or not _PCR_NAMES.issuperset(bank):
         raise FormatError(f"{where} must name PCRs from 0 to {PCR_COUNT - 1}, at least one.")
     if not all(isinstance(text, str) and _VALUE.fullmatch(text) for text in bank.values()):
         raise FormatError(f"{where} must give each PCR as 32 bytes in lower-case hex.")

@@ -8,7 +8,7 @@ must have. Two layouts are in use, and both are read:
   JSON, or the bare measurement where the header says that it is a hash.
 
 The signer's certificate lives about a year and the endorsement longer, so the certificate is judged at the signing
-time that the signature covers; the authorities above it at `now`. (RFC 3161 time stamps beside it are not looked at.)
+time that the signature covers; the authorities above it at `now`. RFC 3161 time stamps beside it are not read.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ _HASH_ALG, _HASHED_TYPES = (
 )  # draft-ietf-cose-hash-envelope; 300 before the number was assigned
 _SHA384 = -43
 _EPOCH_TAG = 1
+# Unprotected headers with an RFC 3161 time stamp: Microsoft's own, and those of RFC 9921.
+_TIME_STAMPS = frozenset(("timestamp", 269, 270))
 _CLOCK_SKEW = timedelta(seconds=60)
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,8}")
 _MEASUREMENT = re.compile(r"[0-9a-f]{96}")
@@ -46,13 +48,17 @@ _JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Endorsement:
-    """What the endorsement says: `measurement` of the utility VM, its security version, and who says so."""
+    """What the endorsement says: `measurement` of the utility VM, its security version, and who says so.
+
+    `time_stamp`: it came with an RFC 3161 time stamp, which was not read.
+    """
 
     measurement: bytes
     svn: int
     feed: str
     issuer: str
     signed_at: datetime | None
+    time_stamp: bool
 
 
 def verify(data: bytes, *, now: datetime, trust: Trust) -> Endorsement:
@@ -113,7 +119,8 @@ def _content(message: Sign1) -> Endorsement:
         raise FormatError("The payload of the endorsement is neither JSON nor a measurement.")
     if svn is None:
         raise FormatError("The endorsement names no security version.")
-    return Endorsement(measurement, svn, feed, issuer, _signing_time(message.header))
+    stamped = not _TIME_STAMPS.isdisjoint(message.unsigned)
+    return Endorsement(measurement, svn, feed, issuer, _signing_time(message.header), stamped)
 
 
 def _names(header: dict[int | str, Any]) -> tuple[str, str, int | None]:

@@ -177,7 +177,7 @@ class Domain:
 
     authority: Authority = field(default_factory=Authority)
     version: int = 4
-    body_type: int = 3  # in version 5: 2 is TDX 1.0, 3 is TDX 1.5
+    body_type: int = 3  # in version 5: 2 is TDX 1.0, 3 is TDX 1.5, 4 is its extended form
     tee_type: int = 0x81
     key_type: int = 2
     vendor: bytes = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
@@ -195,6 +195,8 @@ class Domain:
     report_data: bytes = bytes(range(1, 33)) + bytes(32)
     tcb_svn_2: bytes = TCB_SVN
     mrservicetd: bytes = bytes(48)
+    td_id: bytes = b"\x1d" * 32
+    history: bytes = bytes(204)  # devices, and what the domain and its service domain were when it was made
     cpu_svn: bytes = bytes(range(16))
     qe_mrsigner: bytes = tdx.QE_MRSIGNER
     qe_product: int = 2
@@ -214,8 +216,10 @@ class Domain:
             (self.tcb_svn, self.mrseam, self.mrsignerseam, self.seam_attributes, struct.pack("<Q", self.attributes),
              self.xfam, self.mrtd, self.mrconfigid, self.mrowner, self.mrownerconfig, *self.rtmrs, self.report_data)
         )  # fmt: skip
-        if self.version == 5 and self.body_type == 3:
+        if self.version == 5 and self.body_type >= 3:
             data += self.tcb_svn_2 + self.mrservicetd
+        if self.version == 5 and self.body_type >= 4:
+            data += b"\x00" + self.td_id + self.history
         return data
 
     def signed(self) -> bytes:

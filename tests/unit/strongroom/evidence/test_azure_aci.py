@@ -240,6 +240,18 @@ def test_parts_that_are_missing_or_not_known() -> None:
     assert failed(judge(strictjson.canonical({**document, "collateral": {}}))) == {"format"}
 
 
+@pytest.mark.parametrize("name", ["timestamp", 269, 270])
+def test_a_time_stamp_is_named_and_not_read(name: str | int) -> None:
+    """Microsoft's endorsements have one; it neither refuses nor raises the tier."""
+    made = Endorsement()
+    message = [made.protected(), {name: b"\x30\x00"}, made.content(), cose.parse(made.cose()).signature]
+    stamped = judge(aci_evidence(endorsement=amd.cbor(amd.Tagged(18, message))))
+    message[1] = {}
+    plain = judge(aci_evidence(endorsement=amd.cbor(amd.Tagged(18, message))))
+    assert stamped.tier is plain.tier is Tier.AFFIRMING
+    assert outcomes(stamped)["uvm-time-stamp"] == "not_available" and "uvm-time-stamp" not in outcomes(plain)
+
+
 @settings(max_examples=200)
 @given(st.sampled_from(LAYOUTS), st.data())
 def test_any_flipped_bit_of_what_is_signed_in_the_endorsement(layout: str, data: st.DataObject) -> None:

@@ -197,8 +197,9 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("support", SPACE + "support_attributes", "STABLE"),
     ("monitoring", SPACE + "monitoring_enabled", {"memory": True}),
     ("monitoring", SPACE + "monitoring_enabled", {"memory": 0}),
-    ("monitoring", SPACE + "monitoring_enabled", GONE),
-    ("monitoring", "submods/confidential_space", [1]),
+    ("monitoring", SPACE + "monitoring_enabled", {}),
+    ("monitoring", SPACE + "monitoring_enabled", [{"memory": False}]),
+    ("support", "submods/confidential_space", [1]),
     ("tcb", "swversion", ["251200"]),
     ("tcb", "swversion", ["260300", "250100"]),
     ("tcb", "swversion", "260300"),
@@ -260,6 +261,34 @@ def test_a_wrong_claim_fails_its_own_check_only() -> None:
                 path,
                 value,
             )
+
+
+def test_a_token_from_before_memory_monitoring() -> None:
+    """Not refused, for it says nothing wrong; and not affirmed."""
+    appraisal = judge(google().oidc(authority.changed(CLAIMS, SPACE + "monitoring_enabled")))
+    assert appraisal.tier is Tier.WARNING and outcomes(appraisal)["monitoring"] == "not_available"
+
+
+def test_a_machine_with_sev_snp() -> None:
+    """What it rests on may be said; AMD's versions are not in the token, so a policy that asks for them is not met."""
+    snp = {**CLAIMS, "hwmodel": "GCP_AMD_SEV_SNP"}
+    policy = replace(FULL, tees=("sev-snp",))
+    for claims in (snp, {**snp, "attester_tcb": ["AMD"], "sev_snp": [{"a": 1}], "new": {"x": None}}):
+        appraisal = judge(google().oidc(claims), policy)
+        assert appraisal.tier is Tier.AFFIRMING and appraisal.claims["tee"] == "sev-snp"
+        assert judge(google().oidc(claims), replace(policy, products=("Milan",))).tier is Tier.WARNING
+        assert failing(judge(google().oidc(claims), FULL)) == {"tee"}
+    for tcb in (["INTEL"], "AMD", [], None):
+        assert failing(judge(google().oidc({**snp, "attester_tcb": tcb}), policy)) == {"tee"}
+
+
+def test_where_a_policy_names_no_status_up_to_date_is_what_counts() -> None:
+    policy = replace(FULL, tdx_tcb=())
+    assert judge(google().oidc(TDX), policy).tier is Tier.AFFIRMING
+    assert failing(
+        judge(google().oidc(authority.changed(TDX, "tdx/gcp_attester_tcb_status", "OutOfDate")), policy)
+    ) == {"tcb"}
+    assert judge(google().oidc(authority.changed(TDX, "tdx")), policy).tier is Tier.AFFIRMING
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def _without(name: str) -> dict[str, Any]:
         {**GOOD, "keys": "HCLAkPub"},
         {**GOOD, "vm-configuration": {"secure-boot": True}},
         {**GOOD, "vm-configuration": {**GOOD["vm-configuration"], "secure-boot": "true"}},
-        {**GOOD, "vm-configuration": {**GOOD["vm-configuration"], "more": {}}},
+        {**GOOD, "vm-configuration": {**GOOD["vm-configuration"], "vmUniqueId": "x" * 65}},
         {**GOOD, "user-data": "0" * 127},
         {**GOOD, "user-data": "00" * 63},
         {**GOOD, "user-data": "00 " * 64},
@@ -131,9 +131,11 @@ def test_reads_claims_that_have_less_or_more() -> None:
     older = {"keys": [jwk("HCLAkPub", ["encrypt"])], "vm-configuration": GOOD["vm-configuration"]}
     assert hcl.parse(report(claims=json.dumps(older).encode())).user_data == b""
     newer = {**GOOD, "another": {"a": 1}, "user-data": "AB" * 64}
-    newer["vm-configuration"] = {**GOOD["vm-configuration"], "filtered-vpci-devices-allowed": False}
+    more = {"filtered-vpci-devices-allowed": False, "devices": [{"a": 1}], "none": None}
+    newer["vm-configuration"] = {**GOOD["vm-configuration"], **more}
     found = hcl.parse(report(claims=json.dumps(newer, indent=1).encode()))
     assert found.user_data == b"\xab" * 64 and found.vm["filtered-vpci-devices-allowed"] is False
+    assert found.vm.keys() == {*GOOD["vm-configuration"], "filtered-vpci-devices-allowed"}
 
 
 @given(data=st.binary(max_size=3000))

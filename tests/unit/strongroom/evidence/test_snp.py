@@ -32,6 +32,11 @@ def make(report: Report | None = None, vek: Vek | None = None, **changes: Any) -
     return amd.evidence(report.sign(vek), vek.der(), **collateral)
 
 
+def unsigned() -> bytes:
+    """Evidence whose report has zeros in place of its signature."""
+    return amd.evidence(Report().body(), MILAN.der(), chain=amd.chain())
+
+
 def judge(data: bytes, **changes: Any) -> Appraisal:
     given_ = {"policy": POLICY, "now": NOW, "expected_nonce": amd.NONCE, "trust": TRUST, **changes}
     return evidence.verify(data, given_.pop("policy"), **given_)
@@ -60,6 +65,21 @@ def test_every_version_and_product(product: str, version: int) -> None:
     assert claims["instance"] == "49" * 32 and claims["signer"] == "VCEK"
     assert claims["attester"].endswith(hashlib.sha256(amd.ark(product)).hexdigest())
     assert strictjson.loads(strictjson.canonical(appraisal.to_json()))["claims"] == claims
+
+
+@pytest.mark.parametrize("product", amd.PRODUCTS)
+def test_a_host_may_hide_its_chip(product: str) -> None:
+    """MASK_CHIP_ID (AMD 56860): the chip's own key still signs, so the certificate is no other chip's."""
+    for version in (2, 5):
+        report = Report(product, version=version, chip_id=bytes(64))
+        appraisal = judge(make(report, Vek(product)))
+        assert appraisal.tier is Tier.AFFIRMING and outcomes(appraisal)["chip-id"] == "not_available"
+
+
+def test_a_host_that_hides_its_key_signs_nothing() -> None:
+    """MASK_CHIP_KEY: AMD 56860 has zeros in place of the signature."""
+    appraisal = judge(unsigned())
+    assert "not signed" in next(c.detail for c in appraisal.checks if c.id == "signature")
 
 
 @pytest.mark.parametrize("product", amd.PRODUCTS)
@@ -136,7 +156,13 @@ WRONG: dict[str, tuple[set[str], Callable[[], bytes]]] = {
     "signer VCEK, certificate VLEK": ({"signer"}, lambda: make(Report(chip_id=bytes(64)), LENT)),
     "no signer": ({"signer"}, lambda: make(Report(signer=7 << 2))),
     "another chip": ({"chip-id"}, lambda: make(Report(chip_id=bytes(reversed(amd.HWID))))),
-    "hidden chip": ({"chip-id"}, lambda: make(Report(chip_id=bytes(64)))),
+    "hidden chip, key of another": (
+        {"signature"},
+        lambda: amd.evidence(
+            Report(chip_id=bytes(64)).sign(Vek(key="another chip's")), MILAN.der(), chain=amd.chain()
+        ),
+    ),
+    "not signed": ({"signature"}, unsigned),
     "another chip, Turin": ({"chip-id"}, lambda: make(Report("Turin", chip_id=bytes(8) + amd.HWID[:8]), TURIN)),
     "reported TCB above the certificate": (
         {"tcb-certificate"},

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from strongroom import evidence
 from strongroom.errors import FormatError
-from strongroom.evidence import Appraisal, Policy, Tier, Trust, envelope, tdx_quote
+from strongroom.evidence import Appraisal, Policy, Tier, Trust, envelope, intel_pck, tdx_quote
 from tests.unit.strongroom.evidence import authority_intel as intel
 from tests.unit.strongroom.evidence.authority_intel import NOW, Authority, Domain
 
@@ -30,7 +30,12 @@ GOOD = Domain()
 NONCE = base64.urlsafe_b64encode(GOOD.report_data[:32]).rstrip(b"=").decode()
 CODE = {"type": "tdx", "image": IMAGE, "mrtd": GOOD.mrtd.hex(), "rtmrs": {"1": GOOD.rtmrs[1].hex()}}
 FULL = Policy.parse({"v": 1, "types": ["tdx"], "images": [IMAGE], "max_age_seconds": 600, "code": [CODE]})
-VARIANTS = {"v4": GOOD, "v5 TDX 1.5": GOOD.but(version=5), "v5 TDX 1.0": GOOD.but(version=5, body_type=2)}
+VARIANTS = {
+    "v4": GOOD,
+    "v5 TDX 1.5": GOOD.but(version=5),
+    "v5 TDX 1.0": GOOD.but(version=5, body_type=2),
+    "v5 TDX 1.5 extended": GOOD.but(version=5, body_type=4),
+}
 
 
 @cache
@@ -68,6 +73,50 @@ def test_every_form_of_quote_is_affirming_when_all_is_well(domain: Domain) -> No
     assert found.claims["place"] == {"fmspc": intel.FMSPC.hex(), "ppid": intel.PPID.hex()}
     assert found.claims["tcb"]["status"] == "UpToDate" and found.claims["tcb"]["advisories"] == []
     assert found.claims["nonce"] == domain.report_data.hex()
+
+
+def test_an_extended_body_names_one_start_of_the_domain() -> None:
+    extended = GOOD.but(version=5, body_type=4)
+    assert len(extended.body()) == tdx_quote.BODY_15_EX_SIZE
+    found = judge(extended.quote())
+    assert found.claims["instance"] == "td-" + "1d" * 32 and found.claims["code"]["td_id"] == "1d" * 32
+    # Hosts that do not report it leave zeros there.
+    for domain in (GOOD, extended.but(td_id=bytes(32))):
+        assert judge(domain.quote()).claims["instance"] == f"platform-{intel.PPID.hex()}"
+
+
+@pytest.mark.parametrize("body_type", [2, 3, 4])
+def test_a_body_of_another_size_than_its_type_has(body_type: int) -> None:
+    good = GOOD.but(version=5, body_type=body_type).quote()
+    for size in (0, 584, 648, 885, 1 << 31):
+        changed = good[:50] + size.to_bytes(4, "little") + good[54:]
+        assert changed == good or failed(judge(changed)) == {"format"}
+
+
+@pytest.mark.parametrize("bit", range(8, 64))
+def test_each_attribute(bit: int) -> None:
+    """What a domain may use is accepted; a bit that has no meaning is not. Collateral changes nothing in that."""
+    quote = GOOD.but(attributes=intel.SEPT_VE_DISABLE | 1 << bit).quote()
+    for more in (None, collateral()):
+        found = judge(quote, more=more)
+        if bit in (16, *range(18, 23), 27, 28, 30, 31, 62, 63):
+            assert outcomes(found)["attributes"] == "pass"
+        elif bit == 17:
+            assert outcomes(found)["attributes"] == "not_available"
+        assert failed(found) == (
+            {"migration"}
+            if bit == 29
+            else {"attributes"}
+            if 8 <= bit < 16 or 23 <= bit < 27 or 32 <= bit < 62
+            else set()
+        )
+
+
+def test_a_domain_under_debug_is_refused_for_that_alone() -> None:
+    for bit in range(8):
+        found = judge(GOOD.but(attributes=intel.SEPT_VE_DISABLE | 1 << bit).quote(), more=collateral())
+        assert failed(found) == {"debug"} and found.claims["debug"] is True
+        assert outcomes(found)["tcb"] == "pass"
 
 
 def test_shipped_anchors_accept_nothing_of_another_authority() -> None:
@@ -134,7 +183,7 @@ def test_single_change_of_the_domain_is_refused(name: str) -> None:
         ({"version": 6}, "version 6"),
         ({"key_type": 3}, "attestation key"),
         ({"version": 5, "body_type": 1}, "type 1"),
-        ({"version": 5, "body_type": 4}, "type 4"),
+        ({"version": 5, "body_type": 5}, "type 5"),
         ({"outer_type": 5}, "type 5 where 6"),
         ({"inner_type": 1}, "type 1 where 5"),
         ({"pem": b""}, "0 certificates"),
@@ -237,9 +286,26 @@ def test_a_chain_that_is_too_long_is_not_read() -> None:
 PEM = AUTHORITY.chain().rstrip(b"\x00")
 
 
+def _wrapped(width: int) -> bytes:
+    """The chain with lines of another length."""
+    blocks = []
+    for der in intel_pck.split_pem(PEM):
+        text = base64.b64encode(der)
+        lines = [text[at : at + width] for at in range(0, len(text), width)]
+        blocks += [b"-----BEGIN CERTIFICATE-----", *lines, b"-----END CERTIFICATE-----"]
+    return b"\n".join(blocks) + b"\n"
+
+
 @pytest.mark.parametrize(
     "pem",
-    [PEM, PEM + b"\x00\x00", PEM.replace(b"\n", b"\r\n"), PEM.replace(b"-\n-", b"-\n\n-"), PEM.rstrip()],
+    [
+        PEM,
+        PEM + b"\x00\x00",
+        PEM.replace(b"\n", b"\r\n"),
+        PEM.replace(b"-\n-", b"-\n\n-"),
+        PEM.rstrip(),
+        _wrapped(76),
+    ],
 )
 def test_ways_in_which_quotes_hold_the_chain(pem: bytes) -> None:
     assert judge(GOOD.but(pem=pem).quote()).ok
@@ -256,6 +322,9 @@ def test_ways_in_which_quotes_hold_the_chain(pem: bytes) -> None:
         PEM[: len(PEM) // 2],
         PEM.replace(b"\n", b"\x0b", 2),
         PEM.replace(b"BEGIN CERTIFICATE", b"BEGIN X509 CRL"),
+        PEM[:29] + b"\n" + PEM[29:],  # a line of one letter, where others have 64
+        PEM[:60] + b"\n" + PEM[60:],
+        PEM.replace(b"\n", b"\r\n", 5),
         b"".join(c.public_bytes(Encoding.PEM) for c in (AUTHORITY.leaf, AUTHORITY.ca)),
     ],
 )
