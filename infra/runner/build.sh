@@ -39,17 +39,20 @@ git archive HEAD workers/__init__.py workers/runner workers/programs sdk/src/str
 WHEELS=$CONTEXT/wheels
 mkdir -p "$WHEELS"
 PIP=${PIP:-"$ROOT/.venv-programs/bin/python -m pip"}
-$PIP download --quiet --only-binary :all: --dest "$WHEELS" --no-deps --require-hashes -r requirements/programs.txt
+# autograd-gamma is published as sources only: built in the image with the lock's setuptools, its sources pinned by hash.
+$PIP download --quiet --only-binary :all: --no-binary autograd-gamma --dest "$WHEELS" --no-deps --require-hashes \
+    -r requirements/programs.txt
 $PIP download --quiet --only-binary :all: --dest "$WHEELS" -r requirements/torch.txt \
     ${STRONGROOM_TORCH_INDEX:+--index-url "$STRONGROOM_TORCH_INDEX"}
 # torch's two builds have one version, so its lock has no hash; here the wheels that were fetched are pinned by theirs.
 # Whoever builds again compares wheels.sha256.
-(cd "$WHEELS" && sha256sum -- *.whl | sort -k2) > "$OUT/wheels.sha256"
+(cd "$WHEELS" && sha256sum -- *.whl *.tar.gz | sort -k2) > "$OUT/wheels.sha256"
 python3 - "$WHEELS" requirements/programs.txt > "$WHEELS/torch.txt" <<'PY'
 import hashlib, pathlib, re, sys
 folder, lock = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).read_text()
 name_of = lambda text: re.sub(r"[-_.]+", "-", text).lower()
-known = {name_of(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", lock, re.M)}
+# setuptools goes first, because it builds what comes as sources
+known = {name_of(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", lock, re.M)} - {"setuptools"}
 for wheel in sorted(folder.glob("*.whl")):
     name, version = wheel.name.split("-")[:2]
     if name_of(name) not in known:
