@@ -135,6 +135,8 @@ class Stack:
             "web": [
                 python, "-m", "gunicorn", "portal.wsgi:application", "--bind", f"fd://{listener}",
                 "--worker-class", "gthread", "--workers", "2", "--threads", "8", "--timeout", "120",
+                # Longer than any client keeps a connection: else it is closed just as the client sends on it.
+                "--keep-alive", "75",
                 "--graceful-timeout", "10", "--no-control-socket",
             ],
             "worker": [

@@ -146,7 +146,7 @@ class Portal:
         number = self.listener.fileno()
         command = [
             sys.executable, "-m", "gunicorn", "tests.integration.runs.web:application", "--bind", f"fd://{number}", "--worker-class",
-            "gthread", "--workers", "1", "--threads", "12", "--timeout", "60", "--no-control-socket",
+            "gthread", "--workers", "1", "--threads", "12", "--timeout", "60", "--keep-alive", "75", "--no-control-socket",
         ]  # fmt: skip
         self.web = self._child("web", command, pass_fds=[number])
 
