@@ -87,6 +87,8 @@ def test_delivered_twice(world, run):
         ("-5", 0.0),
         ("", 0.0),
     ],
+    # Named, for a date in a name would differ between two processes that collect the same tests.
+    ids=["seconds", "too long", "tomorrow", "yesterday", "a word", "negative", "empty"],
 )
 def test_a_cloud_that_asks_for_a_pause_gets_it(world, run, monkeypatch, asked, seconds):
     moment = [1000.0]
