@@ -84,7 +84,7 @@ def _check_nonce(checks: Checks, claims: dict[str, Any], expected: str | bytes |
     if expected is None:
         checks.not_available("nonce", NEVER_COMPARED)
         return
-    wanted = expected.encode() if isinstance(expected, str) else expected
+    wanted = expected.encode(errors="surrogatepass") if isinstance(expected, str) else expected
     least, most = NONCE_BYTES
     checks.require(
         "nonce",

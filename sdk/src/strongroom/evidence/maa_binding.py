@@ -93,6 +93,4 @@ def _names(runtime: bytes, expected: str | bytes) -> bool:
         nonce = member(strictjson.loads(runtime, what="The runtime data"), "nonce")
     except FormatError:
         return False
-    return isinstance(nonce, str) and nonce.encode() == (
-        expected.encode() if isinstance(expected, str) else expected
-    )
+    return isinstance(nonce, str) and expected in (nonce, nonce.encode())

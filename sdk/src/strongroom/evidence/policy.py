@@ -24,6 +24,9 @@ TDX_STATUSES = (
     "ConfigurationAndSWHardeningNeeded",
     "OutOfDate",
     "OutOfDateConfigurationNeeded",
+    # The machine runs a newer TDX module than the one that the domain was started with.
+    "TDRelaunchAdvised",
+    "TDRelaunchAdvisedConfigurationNeeded",
 )
 UP_TO_DATE = ("UpToDate",)  # what is accepted of them where a policy names none
 SUPPORT = ("LATEST", "STABLE", "USABLE", "EXPERIMENTAL")

@@ -2,8 +2,11 @@
 
 Layout: Intel TDX module ABI, TDREPORT_STRUCT: REPORTMACSTRUCT (256 bytes), TEE_TCB_INFO (239), reserved (17), TDINFO
 (512). Its MAC is for the processor that made it and nobody else, so alone it shows nothing: each field is compared with
-the quote, which is signed, and the two inner structures with their hashes. The MAC's 32 bytes are the only ones that
-are compared with nothing.
+the quote, which is signed, and the two inner structures with their hashes. The MAC's 32 bytes are compared with nothing;
+nor are fields that the form of the quote does not have, and no claim is read from either.
+
+Version 0 and 1 (a domain without and with service domains) leave the last 64 bytes of TDINFO zero. Version 3 has an
+extension there (Intel, sgx_report2.h, tee_info_v1_5_ex_t): TD_ID, the number of a partition, and which of them are valid.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ _TCB_AT, _TCB_SIZE = 256, 239
 _TCB = struct.Struct("<8s16s48s48s8s16s95s")
 _INFO_AT = 512
 _INFO = struct.Struct("<8s8s48s48s48s48s48s48s48s48s48s64s")
+_EXTENDED = 3  # the version with an extension: TD_ID (32), zero (24), VMID (1), zero (3), VALID (4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ def parse(data: bytes) -> TdReport:
         )
     kind, zero, cpu_svn, tcb_hash, info_hash, report_data, more, _ = _MAC_STRUCT.unpack_from(data)
     tcb, info = _TCB.unpack_from(data, _TCB_AT), _INFO.unpack_from(data, _INFO_AT)
-    reserved = zero + more + data[_TCB_AT + _TCB_SIZE : _INFO_AT] + tcb[-1] + info[-1]
+    extension = info[-1][32:56] + info[-1][57:60] if kind[2] == _EXTENDED else info[-1]
+    reserved = zero + more + data[_TCB_AT + _TCB_SIZE : _INFO_AT] + tcb[-1] + extension
     return TdReport(data, kind, cpu_svn, tcb_hash, info_hash, report_data, reserved, tcb, info)
 
 
@@ -76,9 +81,9 @@ def fault(report: TdReport, quote: Quote) -> str | None:
         "MROWNER": (owner, owner_config) == (body.mrowner, body.mrownerconfig),
         "the RTMRs": tuple(rest[:4]) == body.rtmrs,
         "MRSERVICETD": not body.mrservicetd or rest[4] == body.mrservicetd,
+        "TD_ID": not body.td_id or (rest[5][:32], rest[5][56:57]) == (body.td_id, body.vmid),
         "its reserved bytes": not any(report.reserved) and report.kind[3] == 0,
-        # Version 1 of a TDREPORT is one that names service domains.
-        "its version": report.kind[2] == int(any(rest[4])),
+        "its version": report.kind[2] in (_EXTENDED, int(any(rest[4]))),
     }
     wrong = [name for name, agrees in checks.items() if not agrees]
     return f"it differs in {', '.join(wrong)}" if wrong else None

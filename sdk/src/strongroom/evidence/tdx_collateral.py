@@ -3,8 +3,9 @@
 The library `dcap-qvl` does this too, but it gives no status for a trust domain whose attributes it does not like: without
 SEPT_VE_DISABLE or with a service domain, as every Azure machine is. This is the appraisal for those (see tdx_tcb), after
 Intel's description of TCB info and QE identity (Provisioning Certification Service API v4, "Get TDX TCB Info" and "Get TDX
-QE Identity"). It judges the module that a domain was started with (TEE_TCB_SVN), which is never newer than the one that
-runs (TEE_TCB_SVN_2).
+QE Identity"). It judges the module that a domain was started with (TEE_TCB_SVN) and, where the quote names it, the one
+that runs now (TEE_TCB_SVN_2): an old one under a good one means that the domain should be started again (Intel,
+QuoteVerification library, "TD relaunch").
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _WORSE = {
     "OutOfDate": "OutOfDate",
     "OutOfDateConfigurationNeeded": "OutOfDateConfigurationNeeded",
 }
+_CURRENT = frozenset(name for name in _WORSE if not name.startswith("OutOfDate"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,14 @@ def _appraise(
         signer = _signer(collateral[f"{name}_issuer_chain"], root, now)
         _not_revoked(root_list, signer)
         documents[name] = _document(collateral, name, signer, now)
-    platform = _platform_level(documents["tcb_info"], quote.body, chain)
-    module = _module_level(documents["tcb_info"], quote.body)
+    info, body = documents["tcb_info"], quote.body
     enclave = _enclave_level(documents["qe_identity"], quote.qe_report)
-    return _together(platform, module, enclave)
+    started, *now_running = (
+        _together(_platform_level(info, svn, chain), _module_level(info, body, svn), enclave)
+        for svn in (body.tcb_svn, body.tcb_svn_2)
+        if svn
+    )
+    return _relaunch(started, now_running[0]) if now_running else started
 
 
 def _revocation_list(
@@ -127,19 +133,19 @@ def _document(
     return document
 
 
-def _platform_level(info: Mapping[str, Any], body: Body, chain: Chain) -> Level:
+def _platform_level(info: Mapping[str, Any], svn: bytes, chain: Chain) -> Level:
     """The first level that every component reaches. Components 0 and 1 are the module's own where it has identities."""
     platform = chain.platform
     if (info["fmspc"].lower(), info["pceId"].lower()) != (platform.fmspc.hex(), platform.pce_id.hex()):
         raise FormatError("the TCB info is for other platforms")
-    first = 2 if body.tcb_svn[1] > 0 else 0
+    first = 2 if svn[1] > 0 else 0
     for level in info["tcbLevels"]:
         tcb = level["tcb"]
         sgx, tdx = (_svns(tcb[name]) for name in ("sgxtcbcomponents", "tdxtcbcomponents"))
         if (
             all(mine >= due for mine, due in zip(platform.components, sgx, strict=True))
             and platform.pce_svn >= tcb["pcesvn"]
-            and all(mine >= due for mine, due in zip(body.tcb_svn[first:], tdx[first:], strict=True))
+            and all(mine >= due for mine, due in zip(svn[first:], tdx[first:], strict=True))
         ):
             return _level(level)
     raise FormatError("No matching TCB level found")
@@ -152,9 +158,9 @@ def _svns(components: list[dict[str, Any]]) -> list[int]:
     return found
 
 
-def _module_level(info: Mapping[str, Any], body: Body) -> Level:
-    """The level of the TDX module. Version 0 has no identities, and is judged by the platform's level alone."""
-    version, svn = body.tcb_svn[1], body.tcb_svn[0]
+def _module_level(info: Mapping[str, Any], body: Body, tcb_svn: bytes) -> Level:
+    """The level of the TDX module of that version. Version 0 has no identities, and is judged by the platform's level alone."""
+    svn, version = tcb_svn[:2]
     identity = info["tdxModule"]
     if version > 0:
         name = f"TDX_{version:02X}"
@@ -205,3 +211,12 @@ def _together(platform: Level, *others: Level) -> Level:
             # Intel gives modules and enclaves no other status than these three.
             status = _WORSE.get(status, status) if other.status == "OutOfDate" else other.status
     return Level(status, tuple(sorted(advisories)))
+
+
+def _relaunch(started: Level, running: Level) -> Level:
+    """The status of a domain whose machine has taken another module since: its own, unless a new start would mend it."""
+    status = started.status
+    if status.startswith("OutOfDate") and running.status in _CURRENT:
+        configuration = "Configuration" in status + running.status
+        status = "TDRelaunchAdvised" + ("ConfigurationNeeded" if configuration else "")
+    return Level(status, tuple(sorted({*started.advisories, *running.advisories})))

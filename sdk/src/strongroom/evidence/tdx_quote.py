@@ -32,8 +32,8 @@ _HEADER = struct.Struct("<HHIHH16s20s")
 _BODY = struct.Struct("<16s48s48s8s8s8s48s48s48s48s48s48s48s48s64s")
 _BODY_15 = struct.Struct("<16s48s")
 # After those: a partition's number, the id of this start of the domain, its devices, and what the domain and its service
-# domain were when it was made. Only the id is used; the rest is the history of a domain that was moved.
-_BODY_15_EX = struct.Struct("<B32s48s48s8s16s16s12s48s8s")
+# domain were when it was made. Those two are used; the rest is the history of a domain that was moved.
+_BODY_15_EX = struct.Struct("<c32s48s48s8s16s16s12s48s8s")
 _QE_REPORT = struct.Struct("<16s4s28s16s32s32s32s96sHH60s64s")
 
 
@@ -54,7 +54,8 @@ class Header:
 class Body:
     """What the TDX module says about one trust domain. `tcb_svn_2` and `mrservicetd` are empty in a 1.0 body.
 
-    `td_id`: the id of one start of the domain; only an extended body has it, and all zero is none.
+    `td_id`: the id of one start of the domain, and `vmid`: the partition in it that asked; only an extended body has them,
+    and an id of zeros is none.
     """
 
     kind: str  # "1.0", "1.5" or "1.5 extended"
@@ -73,6 +74,7 @@ class Body:
     tcb_svn_2: bytes = b""
     mrservicetd: bytes = b""
     td_id: bytes = b""
+    vmid: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ def body(data: bytes, kind: str) -> Body:
     )
     rtmr0, rtmr1, rtmr2, rtmr3, report_data = rest
     more = _BODY_15.unpack_from(data, BODY_10_SIZE) if kind != "1.0" else (b"", b"")
-    td_id = _BODY_15_EX.unpack_from(data, BODY_15_SIZE)[1] if kind == "1.5 extended" else b""
+    vmid, td_id = _BODY_15_EX.unpack_from(data, BODY_15_SIZE)[:2] if kind == "1.5 extended" else (b"", b"")
     return Body(
         kind=kind,
         tcb_svn=svn,
@@ -197,6 +199,7 @@ def body(data: bytes, kind: str) -> Body:
         tcb_svn_2=more[0],
         mrservicetd=more[1],
         td_id=td_id,
+        vmid=vmid,
     )
 
 

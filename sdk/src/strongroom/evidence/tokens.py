@@ -70,10 +70,10 @@ def trusted_keys(trust: Trust, purpose: str, issuer: str) -> list[Key]:
 
 def choose(keys: Sequence[Key], kid: str | None) -> list[RSAPublicKey]:
     """The keys named `kid`. A token that names none may only be by a key that is the only one."""
-    distinct = {key.public.public_numbers(): key for key in keys}
-    if kid is None:
-        return [key.public for key in distinct.values()] if len(distinct) == 1 else []
-    return [key.public for key in keys if key.kid == kid]
+    if kid is not None:
+        return [key.public for key in keys if key.kid == kid]
+    distinct = {key.public.public_numbers(): key.public for key in keys}
+    return list(distinct.values()) if len(distinct) == 1 else []
 
 
 def check_key(

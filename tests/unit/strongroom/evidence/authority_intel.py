@@ -196,6 +196,7 @@ class Domain:
     tcb_svn_2: bytes = TCB_SVN
     mrservicetd: bytes = bytes(48)
     td_id: bytes = b"\x1d" * 32
+    vmid: bytes = b"\x00"
     history: bytes = bytes(204)  # devices, and what the domain and its service domain were when it was made
     cpu_svn: bytes = bytes(range(16))
     qe_mrsigner: bytes = tdx.QE_MRSIGNER
@@ -207,6 +208,7 @@ class Domain:
     outer_type: int = 6
     inner_type: int = 5
     tail: bytes = b""
+    report_version: int | None = None  # of the TDREPORT; None is the one that fits its service domains
 
     def but(self, **changes: Any) -> Domain:
         return replace(self, **changes)
@@ -219,7 +221,7 @@ class Domain:
         if self.version == 5 and self.body_type >= 3:
             data += self.tcb_svn_2 + self.mrservicetd
         if self.version == 5 and self.body_type >= 4:
-            data += b"\x00" + self.td_id + self.history
+            data += self.vmid + self.td_id + self.history
         return data
 
     def signed(self) -> bytes:
@@ -253,8 +255,10 @@ class Domain:
         tcb = bytes.fromhex("ff01030000000000") + self.tcb_svn + self.mrseam + self.mrsignerseam
         tcb += self.seam_attributes + self.tcb_svn_2 + bytes(95)
         info = struct.pack("<Q", self.attributes) + self.xfam + self.mrtd + self.mrconfigid + self.mrowner
-        info += self.mrownerconfig + b"".join(self.rtmrs) + self.mrservicetd + bytes(64)
-        mac = bytes((0x81, 0, int(any(self.mrservicetd)), 0)) + bytes(12) + self.cpu_svn
+        info += self.mrownerconfig + b"".join(self.rtmrs) + self.mrservicetd
+        version = int(any(self.mrservicetd)) if self.report_version is None else self.report_version
+        info += self.td_id + bytes(24) + self.vmid + bytes(3) + b"\x01\0\0\0" if version == 3 else bytes(64)
+        mac = bytes((0x81, 0, version, 0)) + bytes(12) + self.cpu_svn
         mac += hashlib.sha384(tcb).digest() + hashlib.sha384(info).digest() + self.report_data + bytes(32)
         return mac + b"\xaa" * 32 + tcb + bytes(17) + info
 
@@ -281,6 +285,7 @@ def collateral(
     enclave_status: str = "UpToDate",
     enclave_advisories: tuple[str, ...] = (),
     isv_minimum: int = 1,
+    module_due: int = 0,
     module_id: str = "TDX_01",
     signer_name: str = "Intel SGX TCB Signing",
 ) -> bytes:
@@ -298,6 +303,8 @@ def collateral(
         return [{**level, "advisoryIDs": list(ids)} if ids else level]
 
     fine, enclave = levels(module_status, module_advisories), levels(enclave_status, enclave_advisories)
+    if module_due:  # a level above that, which a module of this version reaches and an older one does not
+        fine.insert(0, {"tcb": {"isvsvn": module_due}, "tcbDate": _time(issued), "tcbStatus": "UpToDate"})
     info = {
         "id": "TDX", "version": 3, **dates, "fmspc": fmspc.hex().upper(), "pceId": "0000", "tcbType": 0,
         "tdxModule": module, "tdxModuleIdentities": [{"id": module_id, **module, "tcbLevels": fine}],

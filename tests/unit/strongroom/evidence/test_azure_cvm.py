@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom import evidence
-from strongroom.evidence import Appraisal, Policy, Tier, Trust, envelope, tdreport, tpm
+from strongroom.evidence import Appraisal, Policy, Tier, Trust, envelope, tdreport, tdx_quote, tpm
 from tests.unit.strongroom.evidence import authority_amd as amd
 from tests.unit.strongroom.evidence import authority_cvm as cvm
 from tests.unit.strongroom.evidence import authority_intel as intel
@@ -280,6 +280,44 @@ def test_a_td_report_that_names_service_domains(version: int) -> None:
     served = TDX.but(domain=TDX.domain.but(version=version, mrservicetd=b"\x01" * 48))
     found = judge(served, policy=PARAVISOR)
     assert found.ok and outcomes(found)["td-report"] == "pass"
+
+
+EXTENDED = TDX.domain.but(version=5, body_type=4, report_version=3, vmid=b"\x02")
+
+
+@pytest.mark.parametrize("form", [(4, 2), (5, 2), (5, 3), (5, 4)], ids=str)
+def test_an_extended_td_report(form: tuple[int, int]) -> None:
+    """Version 3 names the domain's start and partition; a quote may, too, and then they must agree."""
+    version, body_type = form
+    machine = TDX.but(domain=EXTENDED.but(version=version, body_type=body_type))
+    found = judge(machine.seal(**{"tdx-collateral": collateral()}), policy=PARAVISOR)
+    assert found.tier is Tier.AFFIRMING, [c for c in found.checks if c.outcome != "pass"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"td_id": b"\x1e" * 32}, "TD_ID"),
+        ({"vmid": b"\x03"}, "TD_ID"),
+        ({"report_version": 0}, "TD_ID"),
+        ({"report_version": 2}, "its version"),
+        ({"report_version": 4}, "its version"),
+    ],
+)
+def test_an_extended_td_report_of_another_start(changes: dict[str, Any], field: str) -> None:
+    """Well formed and with the right hashes, but not what the quote was made from."""
+    quote = tdx_quote.parse(EXTENDED.quote())
+    fault = tdreport.fault(tdreport.parse(EXTENDED.but(**changes).td_report()), quote)
+    assert fault is not None and field in fault
+    assert tdreport.fault(tdreport.parse(EXTENDED.td_report()), quote) is None
+
+
+@pytest.mark.parametrize("at", [*range(32, 56), *range(57, 60)])
+def test_reserved_bytes_of_an_extended_td_report(at: int) -> None:
+    raw = bytearray(EXTENDED.td_report())
+    raw[tdreport.SIZE - 64 + at] = 1
+    fault = tdreport.fault(tdreport.parse(bytes(raw)), tdx_quote.parse(EXTENDED.quote()))
+    assert fault is not None and "its reserved bytes" in fault
 
 
 def test_shipped_anchors_accept_nothing_of_these_authorities() -> None:

@@ -297,6 +297,7 @@ def test_bound_to_something_else(name: str) -> None:
         b"",
         "",
         "x" * 5000,
+        "\udcff" * 43,  # what a command line makes of bytes that are no text
         hashlib.sha512(b"x").digest(),
     ]
     for nonce in nonces:

@@ -116,6 +116,53 @@ def test_every_level_of_the_domain_counts() -> None:
         assert same(Domain(**qe)) is None
 
 
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("body_type", [2, 3, 4])
+def test_a_machine_with_a_newer_module_than_the_domain_was_started_with(status: str, body_type: int) -> None:
+    """Intel's word for it is that the domain should be started again; a body of TDX 1.0 does not show it.
+
+    A module is never older than the one before it, so nothing is said of that.
+    """
+    for started, running in ((5, 5), (5, 9), (9, 9)):
+        domain = Domain(
+            version=5,
+            body_type=body_type,
+            tcb_svn=bytes((started, 1)) + bytes(14),
+            tcb_svn_2=bytes((running, 1)) + bytes(14),
+        )
+        old = {"module_status": "OutOfDate", "module_advisories": ("INTEL-SA-9",), "module_due": 9}
+        found = same(domain, status=status, **old)
+        advised = body_type > 2 and (started, running) == (5, 9) and not status.startswith("OutOfDate")
+        assert found is not None and found[0].startswith("TDRelaunchAdvised") is advised
+        assert found[0].endswith("ConfigurationNeeded") is ("Configuration" in status) or not advised
+
+
+def test_a_machine_with_a_module_that_nobody_knows_has_no_status() -> None:
+    for unknown in (bytes((9, 2)), bytes((0, 1))):
+        domain = Domain(version=5, tcb_svn_2=unknown + bytes(14))
+        assert same(domain) is None
+
+
+@pytest.mark.parametrize("attributes", [0, intel.SEPT_VE_DISABLE])
+def test_a_policy_may_accept_that_a_new_start_is_due(attributes: int) -> None:
+    """By the library and by our own appraisal alike."""
+    domain = Domain(
+        version=5,
+        attributes=attributes,
+        tcb_svn=bytes((5, 1)) + bytes(14),
+        tcb_svn_2=bytes((9, 1)) + bytes(14),
+    )
+    more = intel.collateral(AUTHORITY, module_status="OutOfDate", module_due=9)
+    sealed = intel.seal(domain.quote(), collateral=more)
+    for statuses, outcome in ((["UpToDate"], "fail"), (["TDRelaunchAdvised"], "pass")):
+        policy = Policy.parse(
+            {"v": 1, "types": ["tdx"], "images": [], "max_age_seconds": 600, "tdx_tcb": statuses}
+        )
+        found = evidence.verify(sealed, policy, now=NOW, expected_nonce=None, trust=TRUST)
+        check = next(c for c in found.checks if c.id == "tcb")
+        assert check.outcome == outcome and "TDRelaunchAdvised" in check.detail
+
+
 # --- trust domains that the library gives no status for -------------------------------------------------------------
 AZURE = Domain(attributes=0)
 SERVED = Domain(version=5, mrservicetd=b"\x01" * 48)
