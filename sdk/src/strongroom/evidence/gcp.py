@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
 from strongroom import shapes
 from strongroom.errors import FormatError
-from strongroom.evidence import gcp_claims, jose, tokens
+from strongroom.evidence import der, gcp_claims, jose, tokens
 from strongroom.evidence.envelope import Envelope
 from strongroom.evidence.jose import Token
 from strongroom.evidence.model import Appraisal, Checks, Tier, hardware_tier
@@ -33,8 +37,27 @@ INTEL_ISSUER = "https://portal.trustauthority.intel.com"
 
 _MAX_CERTIFICATE = 8 << 10
 _NAMES = ("leaf certificate", "intermediate certificate", "root certificate")
-# The extensions that _problem looks at. RFC 5280 section 4.2: a critical one that is not understood is a refusal.
+_VERSION = 0xA0  # tag of a certificate's first field, which those of version 1 lack
+# The extensions that _constraints looks at. RFC 5280 section 4.2: a critical one that is not understood is a refusal.
 _UNDERSTOOD = (ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Certificate:
+    """A certificate of a token, with what its bytes alone decide: who signed it is verified for every token.
+
+    `issuer` and `subject` are whole encodings. `signed`: signature and message. `fault`: why it cannot be what it
+    should be in a chain, whoever signed it.
+    """
+
+    name: str
+    sha256: str
+    key: RSAPublicKey | None
+    window: Window
+    issuer: bytes
+    subject: bytes
+    signed: tuple[bytes, bytes] | None
+    fault: str | None
 
 
 def verify(
@@ -99,19 +122,14 @@ def _check_chain(
     except FormatError as error:
         checks.failed("chain", str(error))
         return (), (), ""
-    windows = [
-        # A certificate is valid through its last second (RFC 5280 section 4.1.2.5), which may be the last there is.
-        Window(name, c.not_valid_before_utc, c.not_valid_after_utc.replace(microsecond=999999))
-        for name, (c, _) in zip(_NAMES, chain, strict=True)
-    ]
-    root = hashlib.sha256(chain[2][1]).hexdigest()
+    leaf, _, root = chain
     pinned = checks.require(
         "trust-anchor",
-        root in trust.fingerprints("google-cs-root"),
+        root.sha256 in trust.fingerprints("google-cs-root"),
         "The root certificate is Google's Confidential Space root, as the trust store holds it.",
         "The root certificate is not one that the trust store holds for Confidential Space, whatever its name says.",
     )
-    problem = _problem(*(der for _, der in chain))
+    problem = _problem(*chain)
     checks.require(
         "chain",
         problem is None,
@@ -121,12 +139,11 @@ def _check_chain(
     checks.not_available(
         "revocation", "Whether a certificate was revoked is not shown: the evidence holds no revocation list."
     )
-    key = chain[0][0].public_key()
-    good = pinned and problem is None and isinstance(key, RSAPublicKey)
-    return ((key,) if good and isinstance(key, RSAPublicKey) else ()), windows, root
+    keys = (leaf.key,) if pinned and problem is None and leaf.key is not None else ()
+    return keys, [found.window for found in chain], root.sha256
 
 
-def _read_chain(value: object) -> list[tuple[x509.Certificate, bytes]]:
+def _read_chain(value: object) -> list[_Certificate]:
     if not isinstance(value, list) or len(value) != 3:
         raise FormatError(
             "The token must carry exactly three certificates (x5c): leaf, intermediate and root."
@@ -134,55 +151,75 @@ def _read_chain(value: object) -> list[tuple[x509.Certificate, bytes]]:
     ders = [shapes.b64_decode(item, f"The token's {name}") for item, name in zip(value, _NAMES, strict=True)]
     if max(map(len, ders)) > _MAX_CERTIFICATE:
         raise FormatError(f"A certificate of the token is longer than {_MAX_CERTIFICATE} bytes.")
-    return [
-        (jose.certificate(der, f"The token's {name}"), der) for der, name in zip(ders, _NAMES, strict=True)
-    ]
+    return [_certificate(data, name) for data, name in zip(ders, _NAMES, strict=True)]
 
 
-def _problem(leaf: bytes, intermediate: bytes, root: bytes) -> str | None:
-    """What is wrong with a chain, apart from its dates; None if nothing is."""
-    return (
-        _link(leaf, intermediate, "leaf", "intermediate", ca=False)
-        or _link(intermediate, root, "intermediate", "root", ca=True)
-        or _link(root, root, "root", "root", ca=True)
+@lru_cache(maxsize=32)  # the same certificates come with every token
+def _certificate(data: bytes, name: str) -> _Certificate:
+    found = jose.certificate(data, f"The token's {name}")
+    key = found.public_key()
+    tbs, outer, _ = der.items(der.whole(data, der.SEQUENCE))
+    fields = [item.raw for item in der.items(tbs) if item.tag != _VERSION]
+    _, algorithm, issuer, _, subject = fields[:5]
+    # A certificate is valid through its last second (RFC 5280 section 4.1.2.5), which may be the last there is.
+    last = found.not_valid_after_utc.replace(microsecond=999999)
+    return _Certificate(
+        name,
+        hashlib.sha256(data).hexdigest(),
+        key if isinstance(key, RSAPublicKey) else None,
+        Window(name, found.not_valid_before_utc, last),
+        issuer,
+        subject,
+        # RFC 5280 section 4.1.1.2: one algorithm, inside and outside of what is signed.
+        (found.signature, found.tbs_certificate_bytes) if algorithm == outer.raw else None,
+        _fault(found, key, name),
     )
 
 
-def _link(child: bytes, parent: bytes, name: str, signer: str, *, ca: bool) -> str | None:
-    problem = _shape(child, name, ca=ca)
-    if problem is not None:
-        return problem
-    try:
-        jose.certificate(child, name).verify_directly_issued_by(jose.certificate(parent, signer))
-    except Exception:  # a wrong name, key or signature, or a parser's own error: none of them is a signature
-        return f"the {name} certificate is not signed by the {signer} certificate."
+def _problem(leaf: _Certificate, intermediate: _Certificate, root: _Certificate) -> str | None:
+    """What is wrong with a chain, apart from its dates; None if nothing is."""
+    return _link(leaf, intermediate) or _link(intermediate, root) or _link(root, root)
+
+
+def _link(child: _Certificate, parent: _Certificate) -> str | None:
+    if child.fault is not None:
+        return child.fault
+    if child.issuer != parent.subject or not _signed(child, parent.key):
+        return f"the {child.name} is not signed by the {parent.name}."
     return None
 
 
-@lru_cache(maxsize=32)  # the same certificates come with every token; who signed them is not looked at here
-def _shape(child: bytes, name: str, *, ca: bool) -> str | None:
+def _signed(child: _Certificate, key: RSAPublicKey | None) -> bool:
+    if key is None or child.signed is None:
+        return False
+    try:
+        key.verify(*child.signed, PKCS1v15(), SHA256())
+    except (InvalidSignature, ValueError):  # the second for a key that is too short for any
+        return False
+    return True
+
+
+def _fault(certificate: x509.Certificate, key: object, name: str) -> str | None:
     """What is wrong with a certificate by itself: its key, its algorithm, what it may be used for."""
-    certificate = jose.certificate(child, name)
-    key = certificate.public_key()
     if not isinstance(key, RSAPublicKey) or not jose.MIN_KEY_BITS <= key.key_size <= jose.MAX_KEY_BITS:
-        return f"the {name} certificate's key is not an RSA key of {jose.MIN_KEY_BITS} bits or more."
+        return f"the {name}'s key is not an RSA key of {jose.MIN_KEY_BITS} bits or more."
     if certificate.signature_algorithm_oid != SignatureAlgorithmOID.RSA_WITH_SHA256:
-        return f"the {name} certificate is not signed with RSA and SHA-256."
-    return _constraints(certificate, name, ca=ca)
+        return f"the {name} is not signed with RSA and SHA-256."
+    return _constraints(certificate, name, ca=name != _NAMES[0])
 
 
 def _constraints(certificate: x509.Certificate, name: str, *, ca: bool) -> str | None:
     found = {extension.oid: extension for extension in certificate.extensions}
     if any(extension.critical and oid not in _UNDERSTOOD for oid, extension in found.items()):
-        return f"the {name} certificate has a critical extension that this verifier does not know."
+        return f"the {name} has a critical extension that this verifier does not know."
     basic = found.get(ExtensionOID.BASIC_CONSTRAINTS)
     usage = found.get(ExtensionOID.KEY_USAGE)
     is_ca = basic is not None and isinstance(basic.value, x509.BasicConstraints) and basic.value.ca
     if is_ca != ca:
-        return f"the {name} certificate {'may not' if ca else 'claims that it may'} sign certificates."
+        return f"the {name} {'may not' if ca else 'claims that it may'} sign certificates."
     if usage is not None and isinstance(usage.value, x509.KeyUsage):
         if not (usage.value.key_cert_sign if ca else usage.value.digital_signature):
-            return f"the {name} certificate's key is not meant for this use."
+            return f"the {name}'s key is not meant for this use."
     elif ca:
-        return f"the {name} certificate does not say what its key is for."
+        return f"the {name} does not say what its key is for."
     return None
