@@ -4,7 +4,8 @@ PCR 4: what firmware starts. PCR 11: what systemd-stub finds in the kernel image
 was in fact given, command line and initrd. PCR 12, 13: what the stub was given beside the image; here that must be nothing.
 
 Sources: TCG PC Client Platform Firmware Profile, "Boot Manager" (order of PCR 4); systemd 252, systemd-stub(7) and
-systemd-measure(1); Linux drivers/firmware/efi/libstub/efi-stub-helper.c (PCR 9). Each was compared with a TPM: docs.
+systemd-measure(1); Linux drivers/firmware/efi/libstub/efi-stub-helper.c (PCR 9). What was compared with a TPM:
+docs/how-to/runner-image.md.
 """
 
 from __future__ import annotations
@@ -32,15 +33,19 @@ def _of(digests: Iterable[bytes]) -> bytes:
     return pcr
 
 
-def boot_programs(image: bytes) -> bytes:
-    """PCR 4 after a start without detours: the firmware's word that it starts an option, the separator, the kernel image,
-    and the kernel inside it, which the stub starts as a program of its own.
+def boot_programs(image: bytes, *, secure_boot: bool) -> bytes:
+    """PCR 4 after a start without detours: the firmware's word that it starts an option, the separator, the kernel image.
+
+    Without Secure Boot the kernel inside it comes after that, since the stub has firmware load it as a program of its own.
+    With Secure Boot the stub puts a check of its own before firmware's, because the image's signature covers the kernel
+    already; so firmware does not measure the kernel again.
     """
     kernel = Pe.parse(image).section(".linux")
     if kernel is None:
         raise ValueError("The image has no kernel: there is no section .linux.")
-    events = (hashlib.sha256(part).digest() for part in (_STARTING, _SEPARATOR))
-    return _of([*events, authenticode(image), authenticode(kernel)])
+    events = [hashlib.sha256(part).digest() for part in (_STARTING, _SEPARATOR)]
+    programs = [image] if secure_boot else [image, kernel]
+    return _of([*events, *map(authenticode, programs)])
 
 
 def kernel_image(image: bytes) -> bytes:
@@ -67,11 +72,12 @@ def given_to_the_kernel(image: bytes) -> bytes:
 def golden(image: bytes) -> dict[str, str]:
     """What a policy's entry `code` pins, but for PCR 7, which firmware's keys decide. Hex by number.
 
-    12 and 13 are pinned to zero on purpose: anything else says that the stub was given a command line, credentials or
-    extensions from outside.
+    PCR 4 of a signed image is that of a machine with Secure Boot on, of an unsigned one that of a machine with it off. 12 and
+    13 are pinned to zero on purpose: anything else says that the stub was given a command line, credentials or extensions
+    from outside.
     """
     return {
-        "4": boot_programs(image).hex(),
+        "4": boot_programs(image, secure_boot=Pe.parse(image).signed).hex(),
         "9": given_to_the_kernel(image).hex(),
         "11": kernel_image(image).hex(),
         "12": ZERO.hex(),

@@ -77,6 +77,16 @@ class Pe:
         """(offset, size) of the table of signatures; (0, 0) where nothing is signed."""
         return self.number(144), self.number(148)
 
+    @property
+    def signed(self) -> bool:
+        """Whether it carries a signature. By whom, and whether it holds, is for firmware to say."""
+        return self.certificates != (0, 0)
+
+    @property
+    def end(self) -> int:
+        """Where the last section ends in the file; symbols and signatures come after it."""
+        return max((s.offset + s.stored for s in self.sections if s.stored), default=self.number(60))
+
 
 def _section(image: bytes, at: int) -> Section:
     size, address, stored, offset = struct.unpack_from("<IIII", image, at + _NAME)
@@ -111,16 +121,21 @@ def authenticode(image: bytes) -> bytes:
 def add_sections(image: bytes, added: Sequence[tuple[str, bytes]]) -> bytes:
     """The program with read-only data sections after its own, each on a page of its own.
 
-    Raises ValueError: signed already, no room in the headers, or a name that is too long.
+    What follows the program's last section, its symbols, is left out. Raises ValueError: signed already, cut short, no room
+    in the headers, or a name that is too long.
     """
     pe = Pe.parse(image)
-    if pe.certificates != (0, 0):
+    if pe.signed:
         raise ValueError("The program is signed already; its signature would not cover what is added.")
     section_step, file_step, headers = pe.number(32), pe.number(36), pe.number(60)
     end_of_table = pe.table + _HEADER * len(pe.sections)
     if end_of_table + _HEADER * len(added) > headers:
         raise ValueError("The program's headers have no room for more sections.")
-    body = bytearray(image)
+    if len(image) < pe.end:
+        raise ValueError("This PE file is cut short.")
+    # Symbols would be a gap between sections, which not every tool hashes alike.
+    body = bytearray(image[: pe.end])
+    struct.pack_into("<II", body, pe.optional - 12, 0, 0)
     body += bytes(-len(body) % file_step)
     address = max(s.address + s.size for s in pe.sections)
     for number, (name, content) in enumerate(added):

@@ -171,6 +171,77 @@ def test_the_hash_of_a_program_leaves_out_the_checksum_and_the_signature():
     assert pe.authenticode(plain[:1500] + b"\x90" + plain[1501:]) != pe.authenticode(plain)
 
 
+def test_symbols_after_the_last_section_are_no_gap_among_the_sections():
+    parts = [(".cmdline", b"ro"), (".linux", b"k" * 700)]
+    with_symbols = bytearray(stub() + b"symbols")
+    struct.pack_into("<II", with_symbols, 128 + 12, len(stub()), 1)
+    made = pe.add_sections(bytes(with_symbols), parts)
+    assert made == pe.add_sections(stub(), parts)
+    found = pe.Pe.parse(made)
+    end = found.number(60)
+    for section in found.sections:
+        assert section.offset % found.number(36) == 0 and section.stored % found.number(36) == 0
+        assert section.offset == end, "a gap before it, or it overlaps the one before"
+        end = section.offset + section.stored
+    assert end == len(made) and struct.unpack_from("<II", made, 128 + 12) == (0, 0)
+    assert (found.section(".text"), found.section(".linux")) == (b"\xc3" * 700, b"k" * 700)
+    with pytest.raises(ValueError, match="cut short"):
+        pe.add_sections(stub()[:-1], parts)
+
+
+def signed(image: bytes) -> bytes:
+    """The program with a table of one certificate behind it: WIN_CERTIFICATE, PKCS#7. Nobody's signature."""
+    made = bytearray(image + bytes(-len(image) % 8))
+    table = struct.pack("<IHH", 8 + 24, 0x0200, 0x0002) + b"signature" * 2 + bytes(6)
+    optional = pe.Pe.parse(image).optional
+    struct.pack_into("<I", made, optional + 64, 12345)
+    struct.pack_into("<II", made, optional + 144, len(made), len(table))
+    return bytes(made) + table
+
+
+def test_with_secure_boot_the_kernel_is_not_measured_by_itself():
+    for built in (unified(), signed(unified())):
+        off, on = (pcrs.boot_programs(built, secure_boot=state) for state in (False, True))
+        assert off == pcrs.extend(on, pe.authenticode(stub())) != on
+    with pytest.raises(ValueError, match="no kernel"):
+        pcrs.boot_programs(stub(), secure_boot=True)
+
+
+def test_pcr_4_is_that_of_the_machine_that_starts_the_image():
+    plain, with_key = unified(), signed(unified())
+    assert not pe.Pe.parse(plain).signed and pe.Pe.parse(with_key).signed
+    assert pe.authenticode(with_key) == pe.authenticode(plain)
+    assert pcrs.golden(plain)["4"] == pcrs.boot_programs(plain, secure_boot=False).hex()
+    assert pcrs.golden(with_key)["4"] == pcrs.boot_programs(plain, secure_boot=True).hex()
+    others = [{n: v for n, v in pcrs.golden(built).items() if n != "4"} for built in (plain, with_key)]
+    assert others[0] == others[1]
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("sbsign", "openssl"))), reason="no sbsign here: apt-get install sbsigntool"
+)
+def test_sbsign_signs_the_hash_that_is_computed(tmp_path):
+    key, certificate, plain, made = (tmp_path / name for name in ("key", "certificate", "plain", "signed"))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    plain.write_bytes(unified())
+    done = subprocess.run(
+        ["sbsign", "--key", key, "--cert", certificate, "--output", made, plain],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "gap" not in done.stderr, done.stderr
+    image = made.read_bytes()
+    at, size = pe.Pe.parse(image).certificates
+    assert (
+        pe.authenticode(image) == pe.authenticode(unified())
+        and pe.authenticode(image) in image[at : at + size]
+    )
+    assert pcrs.golden(image)["4"] == pcrs.boot_programs(unified(), secure_boot=True).hex()
+
+
 def test_each_part_of_the_kernel_image_is_in_pcr_11():
     base = {"kernel": stub(), "initrd": b"i", "line": "ro", "release": "r"}
     values = {pcrs.kernel_image(image.kernel_image(stub(), **base))}

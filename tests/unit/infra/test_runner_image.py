@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,6 +16,8 @@ import pytest
 import yaml
 
 from infra.runner.vm import report_ready
+from strongroom.errors import FormatError
+from strongroom.evidence import envelope
 from workers.runner import golden
 from workers.runner.__main__ import parser
 from workers.runner.attester import NoEvidence
@@ -269,6 +272,66 @@ def test_zeros_are_never_pinned(tmp_path, capsys):
     empty = Tpm(**{f"p{n}": "00" for n in range(15)})
     assert golden.main(["join", "--image", DIGEST, *write(tmp_path, empty, empty)]) == 1
     assert "hold nothing there" in capsys.readouterr().err
+
+
+def build(folder: Path, **pcrs: str) -> str:
+    """An image.json as `infra.runner.disk build` writes it."""
+    values = {n.removeprefix("p"): value * 32 for n, value in pcrs.items()}
+    code = {"type": "azure-cvm", "image": DIGEST, "pcrs": values}
+    (folder / "image.json").write_text(json.dumps({"v": 1, "root_hash": "ab" * 32, "code": code}))
+    return str(folder / "image.json")
+
+
+def test_what_the_build_computed_is_kept_zeros_too(tmp_path, capsys):
+    tpms = Tpm(p12="00", p13="00", p8="00", p14="00"), Tpm(p12="00", p13="00", p8="00", p14="00", p9="ff")
+    files = write(tmp_path, *tpms)
+    made = build(tmp_path, p4="04", p11="0b", p12="00", p13="00")
+    assert golden.main(["join", "--build", made, *files]) == 0
+    entry = json.loads(capsys.readouterr().out)
+    assert entry["image"] == DIGEST and list(entry["pcrs"]) == ["4", "7", "11", "12", "13"]
+    assert entry["pcrs"]["12"] == entry["pcrs"]["13"] == golden.ZERO
+    # Without it nobody knows whether a register that holds nothing must hold nothing.
+    assert golden.main(["join", "--image", DIGEST, *files]) == 0
+    assert list(json.loads(capsys.readouterr().out)["pcrs"]) == ["4", "7", "11"]
+
+
+@pytest.mark.parametrize("shown", [{"p12": "0c", "p13": "00"}, {"p4": "ff", "p12": "00", "p13": "00"}])
+def test_machines_that_show_something_else_than_was_computed(tmp_path, capsys, shown):
+    # The same on every machine: joined by themselves, the records would be believed.
+    files = write(tmp_path, Tpm(**shown), Tpm(**shown))
+    made = build(tmp_path, p4="04", p11="0b", p12="00", p13="00")
+    assert golden.main(["join", "--build", made, *files]) == 1
+    said = capsys.readouterr()
+    (other,) = {"p4", "p12"} & {n for n, value in shown.items() if value != "00"}
+    assert (
+        said.out == ""
+        and f"Record 1 shows other values than the build computed, in PCR {other[1:]}." in said.err
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [{"v": 2}, {"code": {"type": "azure-cvm"}}, {"type": "snp"}, {"pcrs": {"15": "00" * 32}}, {"pcrs": {"4": ""}}]
+)  # fmt: skip
+def test_an_image_json_that_is_none(tmp_path, change):
+    document = json.loads(Path(build(tmp_path, p4="04")).read_text())
+    assert golden.built(document) == (DIGEST, {"4": "04" * 32})
+    (document if {"v", "code"} & set(change) else document["code"]).update(change)
+    with pytest.raises(FormatError):
+        golden.built(document)
+
+
+def test_an_envelope_is_a_record(tmp_path, capsys):
+    files = write(tmp_path, Tpm(), Tpm())
+    for file in files[1:]:
+        shown = {"sha256": json.loads(Path(file).read_text())["pcrs"] | {"15": "ab" * 32}}
+        parts = {"pcrs": json.dumps(shown).encode(), "quote": b"q"}
+        Path(file).write_bytes(envelope.build("azure-cvm", parts, collected=datetime(2026, 1, 1, tzinfo=UTC)))
+    assert golden.main(["join", "--image", DIGEST, *files]) == 0
+    assert list(json.loads(capsys.readouterr().out)["pcrs"]) == ["4", "7", "8", "9", "11", "12", "13", "14"]
+    Path(files[1]).write_bytes(
+        envelope.build("snp", {"report": b"r"}, collected=datetime(2026, 1, 1, tzinfo=UTC))
+    )
+    assert golden.main(["join", "--image", DIGEST, *files]) == 1
 
 
 def test_a_machine_that_has_had_a_run_is_no_record():
