@@ -64,9 +64,9 @@ def _sweep_backend(name: str, backend: Backend) -> None:
 
 
 def ask_brokers() -> int:
-    """Ask custodians' key brokers whether they were stopped, and end the runs that rest on one that was. Returns how many."""
+    """Ask custodians' key brokers whether runs may still use their keys, and end those that may not. Returns how many."""
     with alone("brokers") as got:
-        return engine.end_runs_of_stopped_brokers() if got else 0
+        return engine.ask_brokers() if got else 0
 
 
 def sweep_expiries() -> int:

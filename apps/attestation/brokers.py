@@ -6,6 +6,7 @@ broker judges the evidence by itself. Addresses come from the operator's list al
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,11 @@ from apps.core.keys import signing_key
 from apps.datasets.brokers import admitted
 from strongroom import seal, shapes, strictjson
 from strongroom.broker import authorisation
+from strongroom.broker.standing import MAX_RUNS, Standing, ask, read
 from strongroom.errors import FormatError
 from strongroom.signing import SigningKey
+
+log = logging.getLogger(__name__)
 
 CONNECT_SECONDS, ANSWER_SECONDS, WHOLE_SECONDS = 3.0, 15.0, 20.0
 MAX_ANSWER = 1 << 20
@@ -64,7 +68,7 @@ def authorise(*, run_id: UUID, attempt: int, broker: str, manifest: dict[str, An
         if i["sealed"] and i.get("broker") == broker
     ]
     return authorisation.sign(
-        SigningKey(signing_key("verdict").private_bytes_raw()),
+        _verdict_key(),
         portal=settings.PORTAL_ID,
         broker=broker,
         run=str(run_id),
@@ -119,16 +123,29 @@ def release(
     return Released(found["keys"], found["log"])
 
 
-def stopped(broker: str) -> bool | None:
-    """Whether its custodian has stopped the broker. None: not known, for it does not answer, or is off the list."""
+def standing(broker: str, runs: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], Standing]:
+    """What a broker says of keys that it released to these (run, attempt) pairs. Those it says nothing usable of are
+    missing: it does not answer, is off the list, or its answer cannot be used. One call, whatever their number.
+    """
+    asked = [(str(run), attempt) for run, attempt in runs[:MAX_RUNS]]
     try:
-        answer = _ask(broker, "/health")
-        return bool(shapes.pick(answer, "The answer", {"stopped": shapes.boolean})["stopped"])
-    except (BrokerRefused, ServiceUnavailable, FormatError):
-        return None
+        question = ask(_verdict_key(), portal=settings.PORTAL_ID, broker=broker, runs=asked, now=now())
+        answers = read(_ask(broker, "/v1/standing", {"question": question}))
+    except (BrokerRefused, ServiceUnavailable, FormatError) as error:
+        log.info("the key broker %s was asked what it permits, in vain: %s", broker, error)
+        return {}
+    return {
+        (UUID(run), attempt): Standing(said.standing, said.code, _CONTROL.sub(" ", said.detail))
+        for (run, attempt), said in answers.items()
+        if (run, attempt) in asked
+    }
 
 
-def _ask(broker: str, path: str, body: Any = None) -> Any:
+def _verdict_key() -> SigningKey:
+    return SigningKey(signing_key("verdict").private_bytes_raw())
+
+
+def _ask(broker: str, path: str, body: Any) -> Any:
     address = admitted().get(broker)
     if address is None:
         raise BrokerRefused(
@@ -137,12 +154,13 @@ def _ask(broker: str, path: str, body: Any = None) -> Any:
     away = ServiceUnavailable("broker_unavailable", f"The key broker {broker} does not answer.")
     timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-    method, content = ("GET", None) if body is None else ("POST", strictjson.canonical(body))
     deadline = time.monotonic() + WHOLE_SECONDS
     try:
         with (
             httpx.Client(timeout=timeout, trust_env=False, follow_redirects=False) as client,
-            client.stream(method, address + path, content=content, headers=headers) as response,
+            client.stream(
+                "POST", address + path, content=strictjson.canonical(body), headers=headers
+            ) as response,
         ):
             data = b""
             for chunk in response.iter_raw():

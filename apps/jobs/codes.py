@@ -130,6 +130,10 @@ CODES: dict[str, Code] = {
         "A condition that was met is no longer met, so the run was stopped.",
         "See the reason, settle the condition, then start a new run.",
     ),
+    "keys_withdrawn": Code(
+        "The custodian of a dataset has taken back the key that this run had been given, so the run was stopped.",
+        "See the reason, which is the key broker's own, and ask the custodian of that dataset.",
+    ),
     # The attempt could not go on.
     "launch_failed": Code("The machine could not be started.", _OPERATOR, SOON),
     "cloud_rejected": Code(

@@ -118,6 +118,8 @@ class Run(UUIDModel):
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
     cancel_reason = models.TextField(blank=True)
+    # While it runs: since when a custodian's key broker has not said whether it may still use that broker's keys.
+    keys_unknown_since = models.DateTimeField(null=True)
 
     exit_class = models.CharField(max_length=20, blank=True)
     exception_type = models.CharField(max_length=120, blank=True)

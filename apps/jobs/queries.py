@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from django.db.models import Exists, OuterRef, Prefetch, QuerySet
@@ -95,6 +96,9 @@ class Standing:
     elapsed: int
     finished: bool
     settled: bool  # nothing more will happen by itself
+    keys_unknown_since: datetime | None = (
+        None  # a custodian's key broker does not say whether its keys still stand
+    )
 
 
 def standing(run: Run) -> Standing:
@@ -117,6 +121,7 @@ def standing(run: Run) -> Standing:
         settled=finished
         and not opening
         and (release is None or release.state not in (OutputState.COLLECTED, OutputState.APPROVED)),
+        keys_unknown_since=run.keys_unknown_since if run.state == RunState.RUNNING else None,
     )
 
 

@@ -163,12 +163,20 @@ def keys(run: Run, *, context: Any, envelope: bytes) -> list[dict[str, Any]]:
         },
     }
     try:
-        if broker:
-            return attestation.release_keys_by_broker(broker=broker, manifest=run.manifest, **arguments)
-        return attestation.release_keys(**arguments)
+        released = (
+            attestation.release_keys_by_broker(broker=broker, manifest=run.manifest, **arguments)
+            if broker
+            else attestation.release_keys(**arguments)
+        )
     except Denied as refusal:
         _refused(run, refusal)
         raise
+    # A key service or a custodian's broker may have taken its time: what was revoked meanwhile counts.
+    with transaction.atomic():
+        present = hold(run)
+    _require_live(present)
+    _require_open(present)
+    return released
 
 
 def _held_by(run: Run, broker: str) -> list[dict[str, Any]]:

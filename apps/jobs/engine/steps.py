@@ -11,7 +11,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 
 from apps.attestation.challenges import attempt_lifetime
@@ -39,6 +39,7 @@ LEASE = timedelta(seconds=60)
 SILENCE = timedelta(seconds=120)
 MAX_STEPS = 12
 MAX_ATTEMPTS = 999  # whatever the rules of codes.py add up to: a machine's name has room for this many
+_LAUNCH_LOCK = 0x5352534C  # beside the name of a backend, the key of an advisory lock
 LIVE = (RunState.LAUNCHING, RunState.RUNNING)
 
 
@@ -117,10 +118,24 @@ def _launch(run: Run) -> bool:
         Run.objects.filter(pk=run.pk, state=RunState.QUEUED, machine=run.machine).update(machine="")
     if not due:
         return False  # why it waits was said when it was put back
-    busy = Run.objects.filter(state__in=LIVE, backend=run.backend).count()
-    if busy >= getattr(settings, "MAX_LIVE_MACHINES", 4):
-        _say(run, "waits_for_capacity")
-        return False
+    with transaction.atomic():
+        _after_other_launches(run.backend)
+        busy = Run.objects.filter(state__in=LIVE, backend=run.backend).count()
+        if room := busy < settings.MAX_LIVE_MACHINES:
+            _claim_attempt(run)
+    if room:
+        return _start_machine(run)
+    _say(run, "waits_for_capacity")
+    return False
+
+
+def _after_other_launches(backend_name: str) -> None:
+    """Until this transaction ends, no other one gets past here: two that counted together would both find room."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LAUNCH_LOCK, backend_name])
+
+
+def _claim_attempt(run: Run) -> None:
     run.attempt += 1
     fields = {
         "attempt": run.attempt,
@@ -135,7 +150,6 @@ def _launch(run: Run) -> bool:
         "code": "launching",
     }
     transition(run, RunState.LAUNCHING, by=ENGINE, set_fields=fields, data={"attempt": run.attempt})
-    return _start_machine(run)
 
 
 def _start_machine(run: Run) -> bool:
@@ -269,15 +283,16 @@ def _losses(run: Run, rule: codes.Retry) -> int:
     return history(run).filter(to_state=RunState.QUEUED, reason__in=reasons).count()
 
 
-def close(run_id: UUID, *, attempt: int, reason: str) -> bool:
-    """End a run under way because something it rests on is gone. False if that attempt has ended or moved meanwhile."""
+def close(run_id: UUID, *, attempt: int, code: str, reason: str) -> bool:
+    """Cancel a run under way because something it rests on is gone. False if that attempt has ended or moved meanwhile."""
     run = Run.objects.filter(pk=run_id, attempt=attempt, state=RunState.RUNNING).first()
     if run is None:
         return False
     try:
-        return _stop(run, reason)
+        _end(run, RunState.CANCELLED, code, reason[:1000])
     except Conflict:
         return False
+    return True
 
 
 def _stop(run: Run, reason: str) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.template.loader import render_to_string
 
 from apps.attestation import brokers
 from apps.attestation.actions import set_policy
@@ -14,10 +17,13 @@ from apps.attestation.models import Evidence, KeyRelease
 from apps.audit.models import Entry
 from apps.core.actors import System
 from apps.core.lifecycle import history, transition
+from apps.core.models import Outbox
 from apps.core.objects import store
-from apps.jobs import engine
+from apps.jobs import engine, queries
+from apps.jobs.engine import brokers as engine_brokers
 from apps.jobs.engine.packages import portal_keys
 from apps.jobs.models import OutputRelease, Run
+from apps.jobs.states import RUN
 from strongroom import contexts, package, seal, shapes
 from strongroom.evidence import Outcome
 from strongroom.signing import SigningKey
@@ -27,6 +33,7 @@ from tests.unit.jobs.engine.world import person
 from workers import sweep
 
 pytestmark = pytest.mark.django_db
+SHOWN = {"phases": queries.PHASES, "lifecycle": RUN, "seconds": 2, "outputs_state": ""}
 CSV = b"visits,coins\n1,0\n2,25\n3,95\n"
 
 
@@ -154,26 +161,86 @@ def test_a_broker_stopped_between_challenge_and_release(two: Two, runner_for: An
     assert Entry.objects.filter(event="data_key.refused", scope=f"dataset:{two.theirs.pk}").count() == 1
 
 
-def test_a_stop_ends_the_runs_that_have_their_keys(two: Two, runner_for: Any, backend: Any) -> None:
+def taken_back(run: Run) -> None:
+    """The run ended, on the record with the broker's name, and its machine goes."""
+    run = again(run)
+    assert (run.state, run.code) == ("cancelled", "keys_withdrawn")
+    assert ID in history(run).get(to_state="cancelled").reason
+    assert Entry.objects.filter(event="run.cancelled", object_id=str(run.pk)).count() == 1
+    assert Outbox.objects.filter(topic="advance_run", key=str(run.pk)).exists()
+    engine.advance(run.pk)
+    assert again(run).machine_gone
+
+
+def test_a_stop_ends_the_runs_that_have_their_keys(
+    two: Two, runner_for: Any, backend: Any, client: Any
+) -> None:
     """Found by asking, once for each broker; a broker that is away has not been stopped."""
     run, untouched = two.run(), two.run()
     for one in (run, untouched):
         engine.advance(one.pk)
     runner_for(run).until_running()
     assert sweep.ask_brokers() == 0 and again(run).state == "running"
+    assert again(run).keys_unknown_since is None
     two.broker.end()
     assert sweep.ask_brokers() == 0 and again(run).state == "running"
+    since = again(run).keys_unknown_since
+    assert since is not None and queries.standing(run).keys_unknown_since == since
+    shown = render_to_string("jobs/_progress.html", {**SHOWN, "run": run, "standing": queries.standing(run)})
+    assert "has not been known since" in shown
+    assert sweep.ask_brokers() == 0 and again(run).keys_unknown_since == since  # since when, not when last
     two.broker.start()
+    assert sweep.ask_brokers() == 0 and again(run).keys_unknown_since is None
     two.broker.cli("stop", "--reason", "An inspection.")
     assert sweep.ask_brokers() == 1
-    run = again(run)
-    assert (run.state, run.code, run.machine_gone) == ("cancelled", "gate_closed", True)
-    said = history(run).get(to_state="cancelled")
-    assert (
-        ID in said.reason and Entry.objects.filter(event="run.cancelled", object_id=str(run.pk)).count() == 1
-    )
+    assert "An inspection." in history(run).get(to_state="cancelled").reason
+    taken_back(run)
     assert again(untouched).state == "launching"  # it has no key, and will get none
     assert sweep.ask_brokers() == 0
+
+
+def test_one_question_for_each_broker_whatever_the_number_of_runs(
+    two: Two, runner_for: Any, monkeypatch: Any
+) -> None:
+    runs = [two.run() for _ in range(3)]
+    for run in runs:
+        runner_for(run).until_running()
+    asked, ask = [], brokers._ask
+
+    def counted(broker: str, path: str, body: Any) -> Any:
+        asked.append((broker, path))
+        return ask(broker, path, body)
+
+    monkeypatch.setattr(brokers, "_ask", counted)
+    assert sweep.ask_brokers() == 0
+    assert asked == [(ID, "/v1/standing")]
+    two.broker.cli("stop")
+    assert sweep.ask_brokers() == 3 and len(asked) == 2
+
+
+@pytest.mark.parametrize("what", ["policy", "dataset", "same", "unreadable"])
+def test_what_the_custodian_changes_at_the_broker_ends_the_runs_too(
+    two: Two, runner_for: Any, what: str
+) -> None:
+    run = two.run()
+    runner_for(run).until_running()
+    match what:
+        case "policy":
+            two.broker.set_policy(images=["sha256:" + "9" * 64])
+        case "same":  # another policy, which this evidence satisfies as well
+            two.broker.set_policy(max_age_seconds=599)
+        case "unreadable":
+            (two.broker.folder / "policy.json").write_text('{"v": 1,')
+        case "dataset":
+            two.broker.datasets.clear()
+            two.broker._write()
+            two.broker.end()
+            two.broker.start()
+    if what in ("policy", "dataset"):
+        assert sweep.ask_brokers() == 1
+        return taken_back(run)
+    assert sweep.ask_brokers() == 0 and again(run).state == "running"
+    assert (again(run).keys_unknown_since is not None) is (what == "unreadable")
 
 
 @pytest.mark.parametrize("when", ["result", "another attempt"])
@@ -184,15 +251,32 @@ def test_a_run_that_has_moved_on_is_not_stopped(
     runner = runner_for(run)
     runner.until_running()
     two.broker.cli("stop")
+    ask = brokers._ask
 
-    def meanwhile(broker: str) -> bool:
-        if when == "result":
-            assert runner.deliver({"table.csv": b"1"}).body == {"state": "succeeded"}
-        else:
-            Run.objects.filter(pk=run.pk).update(attempt=2)
-        return True
+    def meanwhile(broker: str, path: str, body: Any) -> Any:
+        said = ask(broker, path, body)
+        assert said["runs"][0]["standing"] == "withdrawn"
+        moved.set()
+        assert done.wait(60)
+        return said
 
-    monkeypatch.setattr(brokers, "stopped", meanwhile)
+    # The answer is on its way in a thread of its own, while the run moves in this one, which has the transaction.
+    moved, done = threading.Event(), threading.Event()
+    monkeypatch.setattr(brokers, "_ask", meanwhile)
+    answers = engine_brokers._answers
+
+    def in_between(questions: Any) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(answers, questions)
+            assert moved.wait(60)
+            if when == "result":
+                assert runner.deliver({"table.csv": b"1"}).body == {"state": "succeeded"}
+            else:
+                Run.objects.filter(pk=run.pk).update(attempt=2)
+            done.set()
+            return waiting.result()
+
+    monkeypatch.setattr(engine_brokers, "_answers", in_between)
     assert sweep.ask_brokers() == 0
     assert again(run).state == ("succeeded" if when == "result" else "running")
 

@@ -38,7 +38,7 @@ LIMITS = {
     "cpu_seconds": 20, "wall_seconds": 15, "memory_bytes": 400 * MB, "disk_bytes": 64 * MB, "file_bytes": 24 * MB,
     "processes": 40,
 }  # fmt: skip
-PATIENCE = 90.0
+PATIENCE = 240.0  # seconds: more than the leases of a worker that died (60 and 30) and the start of another
 FINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -237,7 +237,7 @@ class Portal:
             assert row["state"] not in FINAL, row
             return bool(row["program_started"])
 
-        until(look, lambda: f"program under way: {row}", 60, every=0.05)
+        until(look, lambda: f"program under way: {row}", PATIENCE, every=0.05)
 
     def supervisor(self, pk: str) -> int:
         """The process id of the run's supervisor."""
@@ -336,7 +336,7 @@ class Api:
 
 
 def until(
-    check: Callable[[], Any], what: str | Callable[[], str], seconds: float = 30, *, every: float = 0.1
+    check: Callable[[], Any], what: str | Callable[[], str], seconds: float = PATIENCE, *, every: float = 0.1
 ) -> None:
     """Wait for `check`; a portal or database that is away for a moment counts as "not yet"."""
     deadline = time.monotonic() + seconds

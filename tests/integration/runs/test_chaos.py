@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from apps.jobs import codes
-from tests.integration.runs.portal import Portal, until
+from tests.integration.runs.portal import PATIENCE, Portal, until
 from tests.integration.runs.test_programs import py
 
 PROGRAM = py(
@@ -76,7 +76,7 @@ def die_at(portal: Portal, point: str, act: Callable[[], object]) -> None:
     """Let the workers come to a point, kill them there, and start another one."""
     portal.hold(point)
     act()
-    until(lambda: portal.waits_at(point), f"worker at {point}", 60, every=0.02)
+    until(lambda: portal.waits_at(point), f"worker at {point}", PATIENCE, every=0.02)
     portal.kill_workers()
     portal.let_go()
     portal.start_worker()
@@ -123,13 +123,13 @@ def test_worker_killed_while_it_packs(portal: Portal) -> None:
     until(
         lambda: portal.api("member").get(f"/runs/{run}")["output_release"]["state"] == "released",
         "a package",
-        60,
+        PATIENCE,
     )
     assert counts(portal, run, "output_release.approved", "output_release.released") == [1, 1]
     until(
         lambda: not portal.sql("SELECT 1 FROM core_outbox WHERE topic = 'build_package'"),
         "an empty outbox",
-        60,
+        PATIENCE,
     )
     assert counts(portal, run, "output_release.released") == [1]
     assert portal.api("member").http.get(f"/runs/{run}/package").status_code == 200
@@ -147,7 +147,7 @@ PHASES = (
 
 
 def held(portal: Portal, run: str, point: str) -> None:
-    until(lambda: portal.waits_at(f"{point}.{UUID(run).hex}"), f"machine at {point}", 60, every=0.02)
+    until(lambda: portal.waits_at(f"{point}.{UUID(run).hex}"), f"machine at {point}", PATIENCE, every=0.02)
 
 
 def test_worker_killed_in_every_phase_of_the_machine(portal: Portal) -> None:
@@ -174,7 +174,7 @@ def test_machine_killed_before_its_program_runs(portal: Portal) -> None:
     for point, run in runs.items():
         held(portal, run, point)
         os.kill(portal.supervisor(run), signal.SIGKILL)
-    until(lambda: all(portal.run(run)["attempt"] > 1 for run in runs.values()), "second attempts", 60)
+    until(lambda: all(portal.run(run)["attempt"] > 1 for run in runs.values()), "second attempts", PATIENCE)
     portal.let_go()
     for run in runs.values():
         once(portal, run)
@@ -209,7 +209,7 @@ def test_machine_killed_when_its_result_has_arrived(portal: Portal) -> None:
     run = started(portal)
     point = f"after-result.{UUID(run).hex}"
     portal.hold(point)
-    until(lambda: portal.waits_at(point), "answer", 60, every=0.02)
+    until(lambda: portal.waits_at(point), "answer", PATIENCE, every=0.02)
     # A worker that saw the result may have destroyed the machine already, at any moment from here.
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
         os.kill(portal.supervisor(run), signal.SIGKILL)
@@ -261,7 +261,7 @@ def test_two_workers_at_once(portal: Portal) -> None:
     second = portal.start_worker()
     runs = [started(portal) for _ in range(4)]
     portal.hold("after-opening")
-    until(lambda: portal.waits_at("after-opening"), "opening", 60)
+    until(lambda: portal.waits_at("after-opening"), "opening", PATIENCE)
     os.kill(portal.workers[0].pid, signal.SIGKILL)
     portal.let_go()
     for run in runs:

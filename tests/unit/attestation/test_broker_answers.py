@@ -150,3 +150,50 @@ def test_only_what_the_operator_admitted_is_asked(server: Server) -> None:
     with pytest.raises(BrokerRefused) as refused:
         brokers.challenge("127.0.0.1", {})
     assert refused.value.code == "broker_unknown" and server.asked == 0
+
+
+RUN = uuid.uuid4()
+PERMITTED = {"run": str(RUN), "attempt": 1, "standing": "permitted", "code": "", "detail": ""}
+
+
+def standing() -> Any:
+    return brokers.standing("b", [(RUN, 1)])
+
+
+def test_whether_keys_still_stand(server: Server) -> None:
+    server.answer = said(200, {"runs": [PERMITTED], "more": "ignored"})
+    assert standing()[RUN, 1].standing == "permitted"
+    stopped = {**PERMITTED, "standing": "withdrawn", "code": "stopped", "detail": "Why."}
+    server.answer = said(200, {"runs": [stopped]})
+    assert (standing()[RUN, 1].standing, standing()[RUN, 1].detail) == ("withdrawn", "Why.")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        said(200, b""), said(200, b"null"), said(200, b"[" * 100_000), said(200, {"runs": None}), said(200, {"runs": {}}),
+        said(200, {"runs": [{**PERMITTED, "standing": "stopped"}]}),
+        said(200, {"runs": [{**PERMITTED, "standing": True}]}),
+        said(200, {"runs": [{**PERMITTED, "attempt": "1"}]}),
+        said(200, {"runs": [{**PERMITTED, "attempt": True}]}),
+        said(200, {"runs": [{**PERMITTED, "run": str(RUN).upper()}]}),
+        said(200, {"runs": [{**PERMITTED, "detail": "x" * 2001}]}),
+        said(200, {"runs": [{**PERMITTED, "standing": "withdrawn", "detail": "a\u0000b"}]}),
+        said(200, {"runs": [PERMITTED, {**PERMITTED, "standing": "withdrawn"}]}),
+        said(200, {"runs": [PERMITTED] * 1001}),
+        said(200, {"runs": []}), said(200, {"runs": [{**PERMITTED, "attempt": 2}]}),
+        said(200, {"runs": [{**PERMITTED, "standing": "withdrawn", "run": str(uuid.uuid4())}]}),
+        said(404, {"code": "not_found", "detail": "An older one."}), said(403, {"code": "stopped"}), said(500, {}),
+        said(302, {}, Location="http://127.0.0.1:1/"),
+    ],
+)  # fmt: skip
+def test_whatever_else_it_says_is_no_withdrawal(server: Server, answer: Answer) -> None:
+    server.answer = answer
+    assert standing() == {} and server.asked == 1
+
+
+def test_one_that_is_away_or_off_the_list_has_withdrawn_nothing(server: Server, settings: Any) -> None:
+    settings.KEY_BROKERS = {"b": "http://127.0.0.1:1"}
+    assert standing() == {}
+    settings.KEY_BROKERS = {}
+    assert standing() == {} and server.asked == 0

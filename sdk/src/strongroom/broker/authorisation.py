@@ -1,31 +1,25 @@
 """A portal's word that a run exists: what was approved, for which broker. It opens nothing by itself.
 
-    document  = JCS({"v": 1, "purpose": "key-authorisation", "portal", "broker", "run", "attempt", "manifest",
-                     "inputs": [{"dataset", "version", "ciphertext"}], "issued", "expires"})
-    signature = Ed25519 over "strongroom/1/key-authorisation" 0x00 document, by the portal's verdict key
+    {"v": 1, "purpose": "key-authorisation", "portal", "broker", "run", "attempt", "manifest",
+     "inputs": [{"dataset", "version", "ciphertext"}], "issued", "expires"}, signed as words.py says
 
 `manifest` is the whole manifest, so that the broker reads for itself which program, image and approvals are meant.
-`inputs` are those of its datasets whose keys are asked for. It lives for minutes; the broker holds the portal's key
-from another source. The label keeps this signature from standing for any other of the same key.
+`inputs` are those of its datasets whose keys are asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from strongroom import contexts, shapes, signing, strictjson
-from strongroom.broker.errors import Refusal
+from strongroom import contexts, shapes, strictjson
+from strongroom.broker import words
 from strongroom.errors import FormatError
 from strongroom.signing import SigningKey
 
 PURPOSE = "key-authorisation"
-LIFETIME = timedelta(minutes=15)
-CLOCK_SKEW = timedelta(seconds=60)
-MAX_BYTES = 4 << 20
-_LABEL = b"strongroom/1/key-authorisation\x00"
 
 broker_id = contexts.broker_id
 
@@ -34,17 +28,11 @@ _INPUT: dict[str, shapes.Checker] = {
     "version": shapes.whole(1),
     "ciphertext": shapes.sha256,
 }
-_DOCUMENT: dict[str, shapes.Checker] = {
-    "v": shapes.exactly(1),
-    "purpose": shapes.exactly(PURPOSE),
-    "portal": contexts.portal_id,
-    "broker": broker_id,
+_MORE: dict[str, shapes.Checker] = {
     "run": shapes.uuid_text,
     "attempt": shapes.whole(1),
     "manifest": shapes.mapping,
     "inputs": shapes.list_of(lambda item, at: shapes.fields(item, at, _INPUT), contexts.MAX_INPUTS),
-    "issued": shapes.time_text,
-    "expires": shapes.time_text,
 }
 
 
@@ -85,24 +73,8 @@ def sign(
     now: datetime,
 ) -> dict[str, str]:
     """{"document", "signature"}, both base64. Raises FormatError."""
-    document = shapes.fields(
-        {
-            "v": 1,
-            "purpose": PURPOSE,
-            "portal": portal,
-            "broker": broker,
-            "run": run,
-            "attempt": attempt,
-            "manifest": manifest,
-            "inputs": list(inputs),
-            "issued": shapes.format_time(now),
-            "expires": shapes.format_time(now + LIFETIME),
-        },
-        "The authorisation",
-        _DOCUMENT,
-    )
-    raw = strictjson.canonical(document)
-    return {"document": shapes.b64_encode(raw), "signature": shapes.b64_encode(key.sign(_LABEL + raw))}
+    said = {"run": run, "attempt": attempt, "manifest": manifest, "inputs": list(inputs)}
+    return words.sign(key, PURPOSE, _MORE, said, portal=portal, broker=broker, now=now)
 
 
 def verify(value: Any, *, portal: str, key: bytes, broker: str, now: datetime) -> Authorisation:
@@ -110,25 +82,10 @@ def verify(value: Any, *, portal: str, key: bytes, broker: str, now: datetime) -
 
     Raises FormatError, Refusal (authorisation_refused).
     """
-    envelope = shapes.fields(
-        value, "The authorisation", {"document": shapes.b64(), "signature": shapes.b64(64)}
-    )
-    raw = shapes.b64_decode(envelope["document"], "The authorisation")
-    if not signing.verify(key, shapes.b64_decode(envelope["signature"], "signature"), _LABEL + raw):
-        raise _refused("It is not signed by the portal key that this broker trusts.")
-    document = shapes.fields(
-        strictjson.loads_canonical(raw, max_bytes=MAX_BYTES, what="The authorisation"),
-        "The authorisation",
-        _DOCUMENT,
-    )
-    if (document["portal"], document["broker"]) != (portal, broker):
-        raise _refused("It is for another broker, or of another portal.")
-    issued, expires = (shapes.parse_time(document[m], m) for m in ("issued", "expires"))
-    if not (issued - CLOCK_SKEW <= now < expires <= issued + LIFETIME):
-        raise _refused("It has expired, or is from the future.")
+    document = words.verify(value, PURPOSE, _MORE, portal=portal, key=key, broker=broker, now=now)
     manifest = document["manifest"]
     if (manifest.get("run"), manifest.get("portal")) != (document["run"], portal):
-        raise _refused("Its manifest is of another run or portal.")
+        raise words.refused("Its manifest is of another run or portal.")
     try:
         named = [
             {"dataset": i["dataset"], "version": i["version"], "ciphertext": i["sha256"]}
@@ -138,7 +95,7 @@ def verify(value: Any, *, portal: str, key: bytes, broker: str, now: datetime) -
     except (KeyError, TypeError):
         raise FormatError("The authorisation's manifest has no readable list of inputs.") from None
     if not named or named != document["inputs"]:
-        raise _refused("Its inputs are not those that its manifest names for this broker.")
+        raise words.refused("Its inputs are not those that its manifest names for this broker.")
     return Authorisation(
         portal,
         broker,
@@ -148,7 +105,3 @@ def verify(value: Any, *, portal: str, key: bytes, broker: str, now: datetime) -
         strictjson.digest(manifest),
         tuple(named),
     )
-
-
-def _refused(why: str) -> Refusal:
-    return Refusal(403, "authorisation_refused", f"The portal's authorisation cannot be accepted. {why}")

@@ -13,12 +13,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from strongroom import contexts, seal, shapes, strictjson
-from strongroom.broker import authorisation
+from strongroom.broker import authorisation, standing
 from strongroom.broker.authorisation import Authorisation
 from strongroom.broker.config import Config
 from strongroom.broker.errors import KeyStoreError, Refusal, ReleaseError
+from strongroom.broker.rejudge import standing_of
 from strongroom.broker.release import Decision, challenge_check, decide, wrap
-from strongroom.broker.state import Place, State, Transaction
+from strongroom.broker.standing import UNKNOWN, WITHDRAWN, Standing
+from strongroom.broker.state import Place, Shown, State, Transaction
 from strongroom.broker.stores import KeyStore
 from strongroom.errors import FormatError
 from strongroom.evidence import Check, Outcome, digest
@@ -101,6 +103,33 @@ class Broker:
             raise Refusal(503, "unavailable", "The key service behind this broker does not answer.") from None
         return {"keys": keys, "log": place.to_json()}
 
+    def standing(self, body: Any) -> dict[str, Any]:
+        """{"question"} -> {"runs": [{"run", "attempt", "standing", "code", "detail"}]}: may they still use their keys?
+
+        Only the portal may ask, by its signature: the answer says what the custodian thinks of runs. Writes nothing.
+        Raises Refusal (authorisation_refused), FormatError.
+        """
+        document = shapes.fields(body, "The request", {"question": shapes.mapping})
+        portal = self.config.portal
+        asked = standing.verify(
+            document["question"],
+            portal=portal.portal,
+            key=portal.verdict_key,
+            broker=self.config.id,
+            now=self._now(),
+        )
+        stopped = self.state.stopped()
+        if stopped is not None:
+            said = Standing(WITHDRAWN, "stopped", _why(stopped))
+            return standing.answer([(attempt, said) for attempt in asked])
+        return standing.answer([(attempt, self._standing(*attempt)) for attempt in asked])
+
+    def _standing(self, run: str, attempt: int) -> Standing:
+        shown = self.state.shown(run, attempt)
+        if shown is None:
+            return Standing(UNKNOWN, "not_released", "This key broker knows of no release to this attempt.")
+        return standing_of(shown, self.config)
+
     def stop(self, reason: str) -> None:
         """Refuse everything from now on. A stop of a stopped broker changes the reason."""
         with self.state.transaction() as state:
@@ -140,7 +169,7 @@ class Broker:
                 refused: Refusal | None = refusal
                 state.append({**self._entry("refused", word), **facts, "code": refusal.code, "failing": []})
             else:
-                refused = self._written(word, context, decision, state, now, facts, before)
+                refused = self._written(word, context, envelope, decision, state, now, facts, before)
             if refused is None:
                 found = state.released(word.run, word.attempt)
                 assert found is not None
@@ -151,6 +180,7 @@ class Broker:
         self,
         word: Authorisation,
         context: dict[str, Any],
+        envelope: bytes,
         decision: Decision,
         state: Transaction,
         now: datetime,
@@ -191,6 +221,14 @@ class Broker:
             )
         place = state.append({**self._entry("released", word), **said})
         state.set_released(word.run, word.attempt, facts["evidence"], facts["context"], place)
+        shown = Shown(
+            at=shapes.format_time(now),
+            context=strictjson.canonical(context).decode(),
+            envelope=envelope,
+            program=_program(word),
+            policies={j.asked.dataset: j.asked.policy.sha256 for j in decision.judgements},
+        )
+        state.set_shown(word.run, word.attempt, shown)
         return None
 
     def _judge(
@@ -212,8 +250,7 @@ class Broker:
                 403, "grants_differ", "The wrapped keys sent are not those of the authorised inputs."
             )
         asked = [self.config.asked(h.dataset, h.version) for h in headers]
-        program = word.manifest.get("program")
-        sha256 = program.get("sha256") if isinstance(program, dict) else None
+        sha256 = _program(word)
         for header in headers:
             allowed = self.config.datasets[header.dataset].programs
             if allowed is not None and sha256 not in allowed:
@@ -247,16 +284,23 @@ class Broker:
         return entry
 
 
+def _program(word: Authorisation) -> str:
+    """The program's hash as the manifest has it; "", which no list allows, where it has none."""
+    program = word.manifest.get("program")
+    found = program.get("sha256") if isinstance(program, dict) else None
+    return found if isinstance(found, str) else ""
+
+
 def _require_running(state: Transaction) -> None:
     stopped = state.stopped()
     if stopped is not None:
-        since, reason = stopped
-        why = f" Reason given: {reason}" if reason else ""
-        raise Refusal(
-            403,
-            "stopped",
-            f"The custodian stopped this key broker on {since[:10]}, so it releases no key.{why}",
-        )
+        raise Refusal(403, "stopped", _why(stopped))
+
+
+def _why(stopped: tuple[str, str]) -> str:
+    since, reason = stopped
+    why = f" Reason given: {reason}" if reason else ""
+    return f"The custodian stopped this key broker on {since[:10]}, so it releases no key.{why}"
 
 
 __all__ = ["MAX_BODY", "Broker", "FormatError"]

@@ -1,4 +1,4 @@
-"""What a broker remembers, in one SQLite file of mode 0600: challenges, decisions, the stop, and its log.
+"""What a broker remembers, in one SQLite file of mode 0600: challenges, decisions and on what, the stop, and its log.
 
 The log is a chain: hash = SHA-256("strongroom/1/broker-log" 0x00 previous hash 0x00 JCS(entry)), the first previous
 hash being 32 zero bytes. Every answer names the newest hash, and the portal writes it into its own transparency log: so
@@ -11,6 +11,7 @@ its challenge and its log entry are one.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import sqlite3
@@ -28,6 +29,7 @@ from strongroom.errors import FormatError
 
 CHALLENGE_LIFETIME = timedelta(minutes=10)
 KEPT = timedelta(days=1)
+KEPT_SHOWN = timedelta(days=30)  # longer than any run is under way
 MAX_OPEN_CHALLENGES = 10_000
 BUSY_SECONDS = 5.0
 FIRST = bytes(32)
@@ -41,6 +43,10 @@ CREATE INDEX IF NOT EXISTS challenge_of ON challenge (run, attempt);
 CREATE TABLE IF NOT EXISTS released (
     run TEXT NOT NULL, attempt INTEGER NOT NULL, evidence TEXT NOT NULL, context TEXT NOT NULL, log INTEGER NOT NULL,
     PRIMARY KEY (run, attempt)
+) STRICT;
+CREATE TABLE IF NOT EXISTS shown (
+    run TEXT NOT NULL, attempt INTEGER NOT NULL, at TEXT NOT NULL, context TEXT NOT NULL, envelope BLOB NOT NULL,
+    program TEXT NOT NULL, policies TEXT NOT NULL, PRIMARY KEY (run, attempt)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS log (
     number INTEGER PRIMARY KEY, entry TEXT NOT NULL, hash TEXT NOT NULL
@@ -58,6 +64,17 @@ class Place:
 
     def to_json(self) -> dict[str, Any]:
         return {"index": self.index, "hash": self.hash}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a release was decided on, to judge it again. `context`: C1 as JSON; `policies`: hashes by dataset."""
+
+    at: str
+    context: str
+    envelope: bytes
+    program: str
+    policies: dict[str, str]
 
 
 def link(previous: bytes, entry: bytes) -> bytes:
@@ -108,6 +125,15 @@ class State:
         """(since, reason) if the custodian stopped this broker."""
         with self._connection() as connection:
             return Transaction(connection).stopped()
+
+    def shown(self, run: str, attempt: int) -> Shown | None:
+        """On what keys were released to this attempt; None where none were, or it was long ago."""
+        with self._connection() as connection:
+            row = connection.execute(
+                "SELECT at, context, envelope, program, policies FROM shown WHERE run = ? AND attempt = ?",
+                (run, attempt),
+            ).fetchone()
+        return Shown(row[0], row[1], bytes(row[2]), row[3], json.loads(row[4])) if row else None
 
     def head(self) -> Place | None:
         with self._connection() as connection:
@@ -203,6 +229,22 @@ class Transaction:
     def set_released(self, run: str, attempt: int, evidence: str, context: str, place: Place) -> None:
         self._sql.execute(
             "INSERT INTO released VALUES (?, ?, ?, ?, ?)", (run, attempt, evidence, context, place.index)
+        )
+
+    def set_shown(self, run: str, attempt: int, shown: Shown) -> None:
+        at = shapes.parse_time(shown.at, "at")
+        self._sql.execute("DELETE FROM shown WHERE at < ?", (shapes.format_time(at - KEPT_SHOWN),))
+        self._sql.execute(
+            "INSERT INTO shown VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                run,
+                attempt,
+                shown.at,
+                shown.context,
+                shown.envelope,
+                shown.program,
+                json.dumps(shown.policies),
+            ),
         )
 
     def append(self, entry: dict[str, Any]) -> Place:

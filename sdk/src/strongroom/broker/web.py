@@ -1,4 +1,4 @@
-"""The broker's service over HTTP: a WSGI application of four addresses, and waitress to serve it.
+"""The broker's service over HTTP: a WSGI application of five addresses, and waitress to serve it.
 
 waitress: pure Python, small, kept by the Pylons project, bounds bodies and slow connections by itself. TLS is the
 reverse proxy's; what matters here is signed or sealed anyway (docs/how-to/run-your-own-broker.md).
@@ -27,6 +27,7 @@ def application(broker: Broker) -> Callable[[dict[str, Any], StartResponse], Ite
     posts: dict[str, Callable[[Any], Any]] = {
         "/v1/challenge": broker.challenge,
         "/v1/release": broker.release,
+        "/v1/standing": broker.standing,
     }
 
     def answer(environ: dict[str, Any]) -> tuple[int, Any]:

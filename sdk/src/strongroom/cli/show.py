@@ -47,6 +47,8 @@ def follow(client: Client, run: str, *, timeout: float, quiet: bool = False) -> 
         found = client.get(f"/runs/{run}")
         standing = found["standing"]
         line = f"{standing['label']}: {standing['sentence']}"
+        if standing.get("keys_unknown_since"):
+            line += " A custodian's key broker does not say whether it still permits this run; it goes on."
         if line != said and not quiet:
             click.echo(f"[{standing['elapsed']:>4} s] {line}")
             said = line

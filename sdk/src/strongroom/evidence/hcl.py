@@ -19,6 +19,7 @@ import hashlib
 import re
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -49,6 +50,7 @@ class Key:
     n: int
     e: int
 
+    @lru_cache(maxsize=256)  # noqa: B019  a machine's key comes with all its evidence; making it ready costs half a check
     def public(self) -> rsa.RSAPublicKey:
         """Raises ValueError for numbers that are no RSA key."""
         return rsa.RSAPublicNumbers(self.e, self.n).public_key()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -189,8 +190,13 @@ def _check_signatures(checks: Checks, quote: Quote, chain: Chain) -> None:
 
 def attestation_key(quote: Quote) -> ec.EllipticCurvePublicKey | None:
     """The key that the quote says it is signed by; None where its bytes are no point of the curve."""
+    return _point(quote.attestation_key)
+
+
+@lru_cache(maxsize=256)  # a platform's key signs all its quotes
+def _point(raw: bytes) -> ec.EllipticCurvePublicKey | None:
     try:
-        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + quote.attestation_key)
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + raw)
     except ValueError:
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from datetime import timedelta
@@ -11,12 +12,13 @@ import pytest
 from django.db import connections
 from django.test import Client
 
-from apps.attestation.models import Evidence
+from apps.attestation.models import Evidence, KeyRelease
 from apps.core.clock import now
 from apps.core.lifecycle import history
 from apps.core.models import Outbox
 from apps.jobs import codes, engine
 from apps.jobs.engine import creation, steps, tokens
+from apps.jobs.engine import runner as engine_runner
 from apps.jobs.engine.machines import BackendError, Sight
 from apps.jobs.gate import Condition
 from apps.jobs.models import OutputRelease, Run
@@ -251,6 +253,54 @@ def test_cancel_before_it_runs(world, backend, gate, settings, state):
     assert (run.state, run.machine_gone) == ("cancelled", True) and not backend.machines
 
 
+@pytest.mark.parametrize("before", ["claim", "keys"])
+def test_cancelled_between_launch_and_evidence(world, backend, runner_for, before):
+    """Nobody has looked at the run since: the machine still gets nothing."""
+    run = looked_at(research(world))
+    runner = runner_for(run)
+    if before == "keys":
+        runner.claim()
+    Run.objects.filter(pk=run.pk).update(cancel_reason="A mistake.")
+    if before == "claim":
+        runner.claim()
+    answer = runner.ask_keys()
+    assert (answer.status, answer.body["code"]) == (409, "run_ended")
+    assert not KeyRelease.objects.filter(run=run.pk).exists()
+    assert runner.phase("attesting").body["continue"] is False
+    run = looked_at(run)
+    assert (run.state, run.code, run.machine_gone) == (
+        "cancelled",
+        "cancelled",
+        True,
+    ) and not backend.machines
+
+
+@pytest.mark.parametrize("what", ["cancelled", "gate", "superseded"])
+def test_what_ends_a_run_while_its_evidence_is_judged_keeps_the_keys_in(
+    world, backend, runner_for, gate, monkeypatch, what
+):
+    run = looked_at(research(world))
+    runner = runner_for(run)
+    runner.claim()
+    release = engine_runner.attestation.release_keys
+
+    def meanwhile(**arguments):
+        released = release(**arguments)
+        match what:
+            case "cancelled":
+                Run.objects.filter(pk=run.pk).update(cancel_reason="A mistake.")
+            case "gate":
+                gate.append(CLOSED)
+            case "superseded":
+                Run.objects.filter(pk=run.pk).update(attempt=2, session_digest="0" * 64)
+        return released
+
+    monkeypatch.setattr(engine_runner.attestation, "release_keys", meanwhile)
+    answer = runner.ask_keys()
+    expected = {"cancelled": "run_ended", "gate": "gate_closed", "superseded": "superseded"}[what]
+    assert answer.status in (403, 409) and answer.body["code"] == expected and "keys" not in answer.body
+
+
 def test_gate_that_closes_on_a_live_run_stops_it(world, backend, runner_for, gate):
     run = looked_at(research(world))
     runner = runner_for(run)
@@ -410,6 +460,26 @@ def test_two_workers_advance_the_same_run(gate, backend):
         assert history(run).filter(to_state="launching").count() == 1
         Run.objects.filter(pk=run.pk).update(cancel_reason="done")
         engine.advance(run.pk)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_runs_do_not_share_the_last_machine(gate, backend, settings, monkeypatch):
+    """Both have counted before either has claimed: there is room for one, so one waits."""
+    settings.MAX_LIVE_MACHINES = 1
+    world = make_world()
+    runs = [research(world) for _ in range(2)]
+    counted, make = threading.Barrier(2), tokens.launch_token
+
+    def slowly(run):
+        if run.state == "queued":
+            with contextlib.suppress(threading.BrokenBarrierError):
+                counted.wait(2)  # the other one is here too, or is kept out
+        return make(run)
+
+    monkeypatch.setattr(steps.tokens, "launch_token", slowly)
+    assert in_threads(*(partial(engine.advance, run.pk) for run in runs)) == [True, True]
+    assert sorted(Run.objects.get(pk=run.pk).code for run in runs) == ["launching", "waits_for_capacity"]
+    assert len(backend.machines) == 1
 
 
 @pytest.mark.django_db(transaction=True)
