@@ -28,6 +28,7 @@ from apps.datasets.states import (
     VersionState,
 )
 from apps.projects.models import Project
+from apps.projects.permissions import parts_of
 from apps.projects.queries import Panel
 
 OPEN = (
@@ -193,7 +194,7 @@ def _to_sign(user: User) -> list[Waiting]:
     )
     agreements = (
         Agreement.objects.filter(state__in=(AgreementState.ISSUED, AgreementState.PART_SIGNED)).filter(ours | theirs)
-        .exclude(access_request__project__memberships__user=user).select_related("access_request__project", "access_request__dataset")
+        .exclude(access_request__project__in=parts_of(user)).select_related("access_request__project", "access_request__dataset")
         .defer("body", "access_request__project__answers", "access_request__dataset__dictionary")
     )  # fmt: skip
     return [

@@ -14,7 +14,7 @@ from apps.datasets.models import Dataset, DatasetVersion
 from apps.datasets.permissions import acts_for, managed, require_acts_for
 from apps.jobs.models import OutputRelease, Program, ProgramApproval, Run, RunInput
 from apps.jobs.states import OutputState
-from apps.projects.permissions import belongs, is_member, refuse_belonging, require_member
+from apps.projects.permissions import belongs, is_member, parts_of, refuse_belonging, require_member
 
 CHECKABLE = (OutputState.IN_REVIEW, OutputState.APPROVED_ONCE)
 # Documents of what a run belongs to: kilobytes a row that neither lists nor the run's page show.
@@ -123,7 +123,7 @@ def datasets_of(run: Run) -> list[Dataset]:
 
 
 def checkable(user: User | Any) -> QuerySet[OutputRelease]:
-    """Outputs that wait for this checker: not those they have decided on, not of a project they ever belonged to, not
+    """Outputs that wait for this checker: not those they have decided on, not of a project they have, or had, a part in, not
     made from a dataset that they act for."""
     releases = OutputRelease.objects.select_related("run__project", "run__program").defer(
         "run__manifest", "run__statement", "run__sealed", "run__project__answers", "run__program__files"
@@ -132,7 +132,7 @@ def checkable(user: User | Any) -> QuerySet[OutputRelease]:
         return releases.none()
     return (
         releases.filter(state__in=CHECKABLE)
-        .exclude(run__project__memberships__user=user)
+        .exclude(run__project__in=parts_of(user))
         .exclude(checks__checker=user)
         .exclude(run__in=Run.objects.filter(inputs__version__dataset__in=managed(user)).values("pk"))
     )

@@ -24,6 +24,7 @@ from apps.jobs.codes import describe
 from apps.jobs.models import Output, OutputRelease, Program, ProgramApproval, Run
 from apps.jobs.states import OUTPUT_RELEASE, RUN, OutputState, RunState
 from apps.projects.models import Project
+from apps.projects.permissions import parts_of
 from apps.projects.queries import Panel
 
 PHASES = (
@@ -169,7 +170,7 @@ def programs_to_decide(user: User | Any) -> QuerySet[Program]:
     )
     return (
         Program.objects.filter(pk__in=undecided.values("program_id").distinct())
-        .exclude(project__memberships__user=user)
+        .exclude(project__in=parts_of(user))
         .select_related("project")
         .defer("project__answers")
     )

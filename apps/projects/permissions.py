@@ -15,6 +15,9 @@ from apps.core.errors import Denied, NotFound
 from apps.projects.models import EthicsOpinion, EthicsReview, Membership, Project
 
 PI = Membership.Role.PRINCIPAL_INVESTIGATOR
+# Who has a part in a project: whoever ever joined it, and whoever may still join. An invitation that was declined or taken
+# back leaves none, so that a lead cannot remove a strict custodian or checker by inviting them.
+HAS_PART = Q(accepted_at__isnull=False) | Q(left_at__isnull=True)
 
 
 def _signed_in(user: User | Any) -> bool:
@@ -59,14 +62,25 @@ def is_lead(user: User | Any, project: Project | None) -> bool:
 
 
 def belongs(user: User | Any, project: Project | None) -> bool:
-    """Whether the person was ever invited to the project: for the separation of duties, leaving does not undo it."""
+    """Whether the person has a part in the project, for the separation of duties: leaving does not undo it, declining does."""
     if project is None or not getattr(user, "pk", None):
         return False
-    return Membership.objects.filter(project=project, user=user).exists()
+    return Membership.objects.filter(HAS_PART, project=project, user=user).exists()
+
+
+def parts_of(user: User | Any) -> QuerySet[Membership, Any]:
+    """The ids of the projects in which the person has a part, for a query that leaves these out."""
+    return Membership.objects.filter(HAS_PART, user=user).values("project_id")
 
 
 def refuse_belonging(user: User | Any, project: Project, *, to: str) -> None:
-    """Raise Denied for a person who ever belonged to the project."""
+    """Raise Denied for a person who has, or had, a part in the project."""
+    if invitation(user, project) is not None:
+        raise Denied(
+            "belongs_to_project",
+            f"You cannot {to} while you have an open invitation to this project.",
+            "Decline the invitation if you do not want to join; or leave this to somebody who has no part in the project.",
+        )
     if belongs(user, project):
         raise Denied(
             "belongs_to_project",
@@ -195,7 +209,7 @@ def require_board_of(user: User | Any, project: Project, *, to: str) -> None:
 
 
 def can_view(user: User | Any, project: Project | None) -> bool:
-    """The people of the project, and its ethics board unless they ever belonged to it.
+    """The people of the project, and its ethics board unless they have, or had, a part in it.
 
     Whoever is only invited sees the invitation (`invited_to`), and the project once they accept.
     """
@@ -210,7 +224,8 @@ def visible(user: User | Any) -> QuerySet[Project]:
         return Project.objects.none()
     own = Membership.objects.filter(project=OuterRef("pk"), user=user)
     here = own.filter(accepted_at__isnull=False, left_at__isnull=True)
-    return Project.objects.filter(Exists(here) | (Q(board__in=boards_of(user)) & ~Exists(own)))
+    part = own.filter(HAS_PART)
+    return Project.objects.filter(Exists(here) | (Q(board__in=boards_of(user)) & ~Exists(part)))
 
 
 def invited_to(user: User | Any) -> QuerySet[Project]:
@@ -224,11 +239,11 @@ def invited_to(user: User | Any) -> QuerySet[Project]:
 
 
 def visible_reviews(user: User | Any) -> QuerySet[EthicsReview]:
-    """Reviews of the person's boards, without those of projects that they ever belonged to."""
+    """Reviews of the person's boards, without those of projects in which they have, or had, a part."""
     boards = boards_of(user)
     if not boards:
         return EthicsReview.objects.none()
-    own = Membership.objects.filter(project=OuterRef("version__project"), user=user)
+    own = Membership.objects.filter(HAS_PART, project=OuterRef("version__project"), user=user)
     return EthicsReview.objects.filter(board__in=boards).filter(~Exists(own))
 
 
@@ -266,6 +281,7 @@ __all__ = [
     "is_member",
     "membership",
     "on_board",
+    "parts_of",
     "people_of_board",
     "person",
     "refuse_belonging",

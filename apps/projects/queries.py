@@ -328,10 +328,12 @@ class Standing:
 
 
 def quorum_of(review: EthicsReview) -> Standing:
-    """Opinions that count: no interest declared, by people of the board who never belonged to the project."""
+    """Opinions that count: no interest declared, by people of the board who never had a part in the project."""
     board = permissions.people_of_board(review.board)
     belonging = set(
-        Membership.objects.filter(project=review.version.project_id).values_list("user_id", flat=True)
+        Membership.objects.filter(permissions.HAS_PART, project=review.version.project_id).values_list(
+            "user_id", flat=True
+        )
     )
     opinions = [
         o

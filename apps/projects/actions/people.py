@@ -42,7 +42,7 @@ def invite(*, by: User, project: Project, email: str) -> Membership:
         if there is not None:
             raise _refuse_email(f"{person.name} is in this project already.", "Nothing more is needed.")
         if permissions.on_board(person, locked.board):
-            # Whoever was invited may never review: an applicant must not be able to remove a reviewer that way.
+            # An open invitation keeps its holder from reviewing: an applicant must not be able to remove a reviewer so.
             raise _refuse_email(
                 f"{person.name} sits on the ethics board of this project, so they cannot join it.",
                 "Invite somebody else.",
@@ -91,7 +91,7 @@ def accept_invitation(*, by: User, project: Project) -> Membership:
 
 
 def decline_invitation(*, by: User, project: Project) -> Membership:
-    """Say no to an invitation. One who was invited can still never review the project."""
+    """Say no to an invitation. Whoever does has no part in the project, and may decide on it as before."""
     with transaction.atomic():
         locked = lock_project(project)
         found = _own_invitation(by, locked)

@@ -184,10 +184,18 @@ def test_custodian_with_a_part_in_the_project(w: World, leaves: bool) -> None:
     request = ask(w)
     projects.invite(by=w.lead, project=w.project, email=w.custodian2.email)
     if leaves:
-        projects.decline_invitation(by=w.custodian2, project=w.project)
+        projects.accept_invitation(by=w.custodian2, project=w.project)
+        projects.leave_project(by=w.custodian2, project=w.project)
     with pytest.raises(Denied) as refusal:
         decide(w, request, by=w.custodian2)
     assert refusal.value.code == "belongs_to_project"
+
+
+def test_custodian_who_declines_an_invitation_decides(w: World) -> None:
+    request = ask(w)
+    projects.invite(by=w.lead, project=w.project, email=w.custodian2.email)
+    projects.decline_invitation(by=w.custodian2, project=w.project)
+    assert decide(w, request, by=w.custodian2).state == "agreement_pending"
 
 
 def test_lead_who_is_a_custodian_too(w: World) -> None:
@@ -274,7 +282,8 @@ def test_a_part_in_the_project_is_no_bar_to_stopping(w: World, act: Any) -> None
     """Whoever acts for the dataset can always end its use; to allow it again takes somebody without part in it."""
     request = active(w)
     projects.invite(by=w.lead, project=w.project, email=w.custodian2.email)
-    projects.decline_invitation(by=w.custodian2, project=w.project)
+    projects.accept_invitation(by=w.custodian2, project=w.project)
+    projects.leave_project(by=w.custodian2, project=w.project)
     page = browser(w.custodian2).get(f"/access/{request.pk}").text
     assert f"/access/{request.pk}/suspend" in page and f"/access/{request.pk}/revoke" in page
     act(by=w.custodian2, access_request=request, reason="A breach.")

@@ -46,7 +46,8 @@ def object_store() -> None:
 
 def join(w: World, user: User) -> None:
     projects.invite(by=w.lead, project=w.project, email=user.email)
-    projects.decline_invitation(by=user, project=w.project)
+    projects.accept_invitation(by=user, project=w.project)
+    projects.leave_project(by=user, project=w.project)
 
 
 def test_text(w: Signing) -> None:

@@ -336,8 +336,29 @@ def test_checker_who_once_belonged(w: World) -> None:
 def test_checker_who_is_only_invited(w: World) -> None:
     release, checker = w.outputs(), w.checkers[0]
     projects.invite(by=w.lead, project=w.project, email=checker.email)
-    with pytest.raises(Denied):
+    with pytest.raises(Denied) as refusal:
         check(checker, release)
+    assert refusal.value.code == "belongs_to_project" and "Decline the invitation" in refusal.value.remedy
+    assert not permissions.checkable(checker).exists()
+    projects.decline_invitation(by=checker, project=w.project)
+    assert list(permissions.checkable(checker)) == [release]
+    check(checker, release)
+
+
+def test_a_custodian_is_not_removed_by_an_invitation(w: World) -> None:
+    """Not by one that they decline, nor by one that the lead takes back; their list of work says so too."""
+    program = w.program()
+    custodian = w.custodian
+    assert list(queries.programs_to_decide(custodian)) == [program]
+    for end in ("decline", "take back"):
+        invited = projects.invite(by=w.lead, project=w.project, email=custodian.email)
+        assert not queries.programs_to_decide(custodian).exists()
+        if end == "decline":
+            projects.decline_invitation(by=custodian, project=w.project)
+        else:
+            projects.remove_member(by=w.lead, membership=invited, reason="A mistake.")
+        assert list(queries.programs_to_decide(custodian)) == [program]
+    decide(w, program)
 
 
 def test_checker_who_acts_for_an_input(w: World) -> None:
