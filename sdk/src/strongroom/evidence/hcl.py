@@ -50,10 +50,14 @@ class Key:
     n: int
     e: int
 
-    @lru_cache(maxsize=256)  # noqa: B019  a machine's key comes with all its evidence; making it ready costs half a check
     def public(self) -> rsa.RSAPublicKey:
         """Raises ValueError for numbers that are no RSA key."""
-        return rsa.RSAPublicNumbers(self.e, self.n).public_key()
+        return _public(self.n, self.e)
+
+
+@lru_cache(maxsize=256)  # a machine's key comes with all its evidence; what it verified is not kept
+def _public(n: int, e: int) -> rsa.RSAPublicKey:
+    return rsa.RSAPublicNumbers(e, n).public_key()
 
 
 @dataclass(frozen=True, slots=True)

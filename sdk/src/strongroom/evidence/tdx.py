@@ -193,7 +193,7 @@ def attestation_key(quote: Quote) -> ec.EllipticCurvePublicKey | None:
     return _point(quote.attestation_key)
 
 
-@lru_cache(maxsize=256)  # a platform's key signs all its quotes
+@lru_cache(maxsize=256)  # a platform's key signs all its quotes; what it verified is not kept
 def _point(raw: bytes) -> ec.EllipticCurvePublicKey | None:
     try:
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + raw)

@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -505,6 +506,20 @@ def test_certificates(check: str, role: str, changes: dict[str, Any]) -> None:
         assert check in failing(appraisal)
     else:
         assert appraisal.tier is Tier.AFFIRMING
+
+
+def test_a_leaf_that_names_two_algorithms() -> None:
+    """RFC 5280 section 4.1.1.2: the one inside what is signed is the one outside. The signature itself is right."""
+    rsa_sha256, rsa_sha512 = bytes.fromhex("2a864886f70d01010b"), bytes.fromhex("2a864886f70d01010d")
+    leaf = google().leaf
+    inside = leaf.tbs_certificate_bytes.replace(rsa_sha256, rsa_sha512, 1)
+    signature = key("google-intermediate").sign(inside, PKCS1v15(), hashes.SHA256())
+    forged = leaf.public_bytes(Encoding.DER)
+    for old, new in ((leaf.tbs_certificate_bytes, inside), (leaf.signature, signature)):
+        assert old in forged
+        forged = forged.replace(old, new)
+    x5c = [base64.b64encode(forged).decode(), *ders()[1:]]
+    assert failing(judge(google().pki(CLAIMS, x5c=x5c))) == {"chain"}
 
 
 def test_a_leaf_that_signs_leaves() -> None:
