@@ -166,7 +166,7 @@ def project_panel(user: Any, project: Project) -> Panel | None:
     rows: list[list[Any]] = [
         ["Runs booked since the project's start", f"{runs.count():,}"],
         ["Time of machines", f"{seconds:,} seconds"],
-        ["Cost", in_pounds(books.spent)],
+        ["Cost", _cost(books, seconds)],
     ]
     if books.unpriced_seconds:
         rows.append(["Of that time, without a known price", f"{books.unpriced_seconds:,} seconds"])
@@ -175,6 +175,12 @@ def project_panel(user: Any, project: Project) -> Panel | None:
         ["Budget", "No limit" if books.budget is None else in_pounds(books.budget)],
     ]
     return Panel(heading="Machines", head=["What", "How much"], rows=rows)
+
+
+def _cost(books: Spending, seconds: int) -> str:
+    """In pounds, or that nobody knows: time without a price is not free."""
+    unknown = books.unpriced_seconds >= seconds and books.spent == 0
+    return "Not known: no machine that was used has a price" if unknown and seconds else in_pounds(books.spent)
 
 
 def words(run: Run) -> str:

@@ -33,7 +33,7 @@ def invite(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         "caption": str(project),
         "form": form,
         "intro": "They see the application once they accept. "
-        "Whoever was invited can never review or check anything of this project.",
+        "Until they decline, and for ever once they have joined, they cannot review, decide on or check anything of it.",
         "button_text": "Invite",
         "cancel_url": reverse("projects:detail", args=[pk]),
     }

@@ -221,6 +221,18 @@ def test_the_projects_page_shows_its_books(w, sizes, program):
     assert "£12.34" in page and "7,200 seconds" in page and "No limit" in page
 
 
+def test_time_without_a_price_is_not_shown_as_free(w, sizes, program):
+    client = Client()
+    client.force_login(w.lead)
+    runs = [actions.submit_run(by=w.lead, program=program, submission=name) for name in "ab"]
+    RunCost.objects.create(run=runs[0], project=w.project, backend="local", seconds=7200, pence=None)
+    page = client.get(f"/projects/{w.project.pk}").content.decode()
+    assert "Not known: no machine that was used has a price" in page
+    RunCost.objects.create(run=runs[1], project=w.project, backend="local", seconds=60, pence=3)
+    page = client.get(f"/projects/{w.project.pk}").content.decode()
+    assert "Not known" not in page and "£0.03" in page and "7,200 seconds" in page
+
+
 def test_the_api_takes_a_size_and_gives_the_cost(w, sizes, program):
     client = Client()
     client.force_login(w.lead)

@@ -92,7 +92,8 @@ def test_a_run_in_every_state(w: World, kind: str, state: str) -> None:
         text = page(user, f"/runs/{run.pk}")
         assert RUN.labels[state] in text and "KeyError" in text
         assert ("Stop this run" in text) is (state not in RUN.final)
-        page(user, f"/runs/{run.pk}/evidence")
+        evidence = page(user, f"/runs/{run.pk}/evidence")
+        assert ("checked once" in evidence) is (kind == "rehearsal") is ("checked twice" not in evidence)
         answer = browser(user).get(f"/runs/{run.pk}/progress")
         assert answer.status_code == 200
         settled = queries.standing(again(run)).settled
