@@ -180,7 +180,9 @@ def project_panel(user: Any, project: Project) -> Panel | None:
 def _cost(books: Spending, seconds: int) -> str:
     """In pounds, or that nobody knows: time without a price is not free."""
     unknown = books.unpriced_seconds >= seconds and books.spent == 0
-    return "Not known: no machine that was used has a price" if unknown and seconds else in_pounds(books.spent)
+    return (
+        "Not known: no machine that was used has a price" if unknown and seconds else in_pounds(books.spent)
+    )
 
 
 def words(run: Run) -> str:
