@@ -2,6 +2,7 @@
 # Builds the runner's image for one environment, as reproducibly as the tools allow, and prints its digest.
 #
 #   BASE=docker.io/library/python@sha256:... infra/runner/build.sh gcp|azure-aci|kubernetes [FOLDER]
+#   AUTHORITY=FILE ...    where the portal's certificate is of a private authority: its certificates, PEM
 #
 # FOLDER (default var/runner-image) gets the packages, the image as an OCI archive, and digest.txt. Nothing is pushed.
 set -euo pipefail
@@ -17,6 +18,8 @@ esac
 [[ ${BASE:-} =~ ^[a-z0-9./:_-]+@sha256:[0-9a-f]{64}$ ]] ||
     refuse "BASE must name python:3.11-slim by digest (name@sha256:...), not by a tag, which can be moved."
 [[ ! $BASE =~ :[^/@]+@ ]] || refuse "BASE names a tag beside the digest: leave the tag out, so that nobody reads it as the promise."
+
+[[ -z ${AUTHORITY:-} ]] || grep -q 'BEGIN CERTIFICATE' "$AUTHORITY" || refuse "AUTHORITY must name a PEM file with certificates."
 
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 OUT=$(realpath -m "${2:-$ROOT/var/runner-image}")
@@ -34,6 +37,9 @@ CONTEXT=$(mktemp -d)
 trap 'rm -rf "$CONTEXT"' EXIT
 git archive HEAD workers/__init__.py workers/runner workers/programs sdk/src/strongroom requirements/programs.txt infra/runner |
     tar -x -C "$CONTEXT"
+
+mkdir "$CONTEXT/authorities"
+[[ -z ${AUTHORITY:-} ]] || cp "$AUTHORITY" "$CONTEXT/authorities/portal.pem"
 
 # Packages are fetched before the build, with their hashes; the build itself has no network.
 WHEELS=$CONTEXT/wheels

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from workers.runner.attester import NoEvidence
 from workers.runner.attesters import ENVIRONMENTS, SOFTWARE, Environment, gcp, metadata
+from workers.runner.client import private_authority
 from workers.runner.heart import note
 from workers.runner.supervisor import supervise
 from workers.runner.told import ATTESTER_KEY_FILE, PORTAL, TOKEN_FILE, told
@@ -36,6 +37,12 @@ def parser() -> argparse.ArgumentParser:
         help=f"key of the software attester, software only; else {ATTESTER_KEY_FILE}",
     )
     made.add_argument("--sandbox-proof", type=Path, help="file where the sandbox's self-test is remembered")
+    made.add_argument(
+        "--authorities",
+        type=Path,
+        help="folder of PEM files, part of the image: if it holds any, the portal's certificate must be of one of these "
+        "authorities; else of a public one",
+    )
     # Addresses are arguments and no variables: what may set a variable from outside is a wider circle.
     made.add_argument("--gcp-metadata", default=metadata.GCP, help="address of Google's metadata service")
     made.add_argument("--azure-metadata", default=metadata.AZURE, help="address of Azure's metadata service")
@@ -62,10 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     note("loaded")
     os.umask(0o077)
     try:
+        trust = private_authority(options.authorities)
         machine = told(environment, os.environ, portal=options.portal, token_file=options.token_file)
         if environment.hardware:
             options.workdir.mkdir(mode=0o700, exist_ok=True)
-    except (NoEvidence, OSError) as error:
+    except (NoEvidence, OSError, ValueError) as error:
         print(f"This machine cannot take a run: {error}", file=sys.stderr)
         return REFUSED
     return supervise(
@@ -75,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environment=environment,
         sandbox_proof=options.sandbox_proof,
         run=machine.run,
+        trust=trust,
     )
 
 

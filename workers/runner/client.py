@@ -6,8 +6,10 @@ A refusal (4xx) is final and is raised as Refused with the portal's code.
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import httpx
@@ -31,15 +33,26 @@ class Cancelled(Exception):
     """The portal asked the run to stop."""
 
 
-class Portal:
-    """One attempt's connection to the portal."""
+def private_authority(folder: Path | None) -> ssl.SSLContext | None:
+    """Trust in the certificate authorities whose PEM files lie in `folder`, and in no other. None where there are none.
 
-    def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
+    Raises OSError (a file that cannot be read, or holds no certificate), ValueError (a file that is no text).
+    """
+    files = sorted(folder.glob("*.pem")) if folder else []
+    if not files:
+        return None
+    return ssl.create_default_context(cadata="\n".join(file.read_text("ascii") for file in files))
+
+
+class Portal:
+    """One attempt's connection to the portal. trust: whose certificate the portal has; None: a public authority's."""
+
+    def __init__(self, url: str, *, patience: float = PATIENCE, trust: ssl.SSLContext | None = None) -> None:
         self._http = httpx.Client(
             base_url=url.rstrip("/") + "/api/runner/v1",
             timeout=httpx.Timeout(30.0, connect=5.0),
             # Without TLS there is nothing to verify, and reading the authorities' certificates takes its time.
-            verify=not url.startswith("http://"),
+            verify=False if url.startswith("http://") else trust or True,
             trust_env=False,
             follow_redirects=False,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import ssl
 import tarfile
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -45,13 +46,15 @@ def supervise(
     environment: Environment,
     sandbox_proof: Path | None = None,
     run: str = "",
+    trust: ssl.SSLContext | None = None,
 ) -> int:
     """Carry out one attempt. Returns 0 when the portal has accepted a result (of success or failure), else 1.
 
     sandbox_proof: where the sandbox's self-test is remembered; None tests it anew. run: the run that this machine was
-    started for, where it was told; another one's manifest is refused.
+    started for, where it was told; another one's manifest is refused. trust: of the portal's certificate, where it is of
+    a private authority.
     """
-    portal = Portal(url)
+    portal = Portal(url, trust=trust)
     heart = Heart(portal)
     try:
         claim = portal.claim(token)

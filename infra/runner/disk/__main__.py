@@ -36,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
     )
     making.add_argument("--key", type=Path, help="your key for Secure Boot, PEM")
     making.add_argument("--certificate", type=Path, help="its certificate, PEM")
+    making.add_argument(
+        "--authority",
+        type=Path,
+        help="who signs the portal's certificate, PEM, where no public authority does",
+    )
     showing = acts.add_parser("pcrs", help="compute PCR values of a unified kernel image")
     showing.add_argument("file", type=Path)
     return made
@@ -58,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console=options.console,
             key=options.key,
             certificate=options.certificate,
+            authority=options.authority,
         )
         made = build.build(wanted, commit, lambda text: print(text, file=sys.stderr))
         print(json.dumps(made["code"], indent=1))

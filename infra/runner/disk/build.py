@@ -20,7 +20,8 @@ class CannotBuild(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """key, certificate: PEM files of the operator for Secure Boot; both or neither."""
+    """key, certificate: PEM files of the operator for Secure Boot; both or neither. authority: who signs the portal's
+    certificate, PEM, where no public authority does."""
 
     folder: Path
     out: Path
@@ -29,6 +30,7 @@ class Wanted:
     console: bool = False
     key: Path | None = None
     certificate: Path | None = None
+    authority: Path | None = None
 
 
 def require() -> None:
@@ -73,7 +75,7 @@ def _root(wanted: Wanted, commit: Commit, tools: Tools, modules: Path) -> None:
         text=True,
     ).stdout
     (out / "packages.txt").write_text(f"kernel\t{modules.name}\n{listed}")
-    root.fill(place, commit)
+    root.fill(place, commit, authority=wanted.authority)
     if wanted.with_programs:
         first = wheels.fetch(wanted.folder, out / "wheels")
         (pip,) = (tools.parts / "usr/share/python-wheels").glob("pip-*.whl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,13 +87,20 @@ def bare(root: Path) -> None:
     _chroot(root, "/usr/bin/python3.11", "-m", "venv", "--without-pip", f"/{HOME}/venv")
 
 
-def fill(root: Path, commit: Commit) -> None:
-    """The runner as it is committed, under /opt/strongroom."""
+def fill(root: Path, commit: Commit, *, authority: Path | None = None) -> None:
+    """The runner as it is committed, under /opt/strongroom. authority: who signs the portal's certificate, PEM.
+
+    Raises OSError where the file holds no certificate.
+    """
     home = root / HOME
     home.mkdir(parents=True)
     commit.unpack(home)
     (home / "infra/runner/vm").rename(home / "vm")
     shutil.rmtree(home / "infra")
+    (home / "authorities").mkdir()
+    if authority:
+        ssl.create_default_context(cafile=str(authority))
+        shutil.copyfile(authority, home / "authorities/portal.pem")
 
 
 def kernel_modules(root: Path, modules: Path, *, depmod: Sequence[str] = ("depmod",)) -> None:

@@ -404,3 +404,19 @@ def test_what_a_tpm_was_told_is_read_from_its_log():
     log = f"{begin} SWTPM_IO_Write: length 1\n 00 \n SWTPM_IO_Read: length {len(body)}\n {lines[0]} \n {lines[1]} \n"
     assert trial.replay(log)[11] == hashlib.sha256(bytes(32) + digest).digest()
     assert trial.replay(log + begin)[11] == bytes(32)
+
+
+# The portal's authority
+
+
+def test_an_image_names_the_portals_authority(tmp_path):
+    made = commit.Commit(DISK.parents[2], "HEAD", 0)
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(OSError):
+        root.fill(tmp_path / "a", made, authority=tmp_path / "ca.pem")
+    pem = (DISK.parents[2] / "sdk/src/strongroom/evidence/anchors/amd-ark-milan.pem").read_bytes()
+    (tmp_path / "ca.pem").write_bytes(pem)
+    root.fill(tmp_path / "b", made, authority=tmp_path / "ca.pem")
+    root.fill(tmp_path / "c", made)
+    named, none = (tmp_path / n / "opt/strongroom/authorities" for n in "bc")
+    assert (named / "portal.pem").read_bytes() == pem and list(none.iterdir()) == []

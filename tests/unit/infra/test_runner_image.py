@@ -70,7 +70,7 @@ def test_no_portal_code_is_inside():
     copied = {line.split()[-2] for line in re.findall(r"^COPY (?!--from)(.*)$", CONTAINERFILE, re.M)}
     assert copied == {
         "wheels/torch.txt", "wheels", "requirements/programs.txt", "workers/__init__.py", "workers/runner", "workers/programs",
-        "sdk/src/strongroom",
+        "sdk/src/strongroom", "authorities",
     }  # fmt: skip
 
 
@@ -83,6 +83,7 @@ def test_each_image_fixes_its_environment(name, environment):
     options = parser().parse_args(rest[2:])
     assert options.environment == environment
     assert str(options.workdir) in ("/dev/shm/strongroom", "/work")
+    assert str(options.authorities) == "/opt/strongroom/authorities"
     assert "CMD" not in stage(name)
 
 
