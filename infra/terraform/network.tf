@@ -6,6 +6,7 @@ resource "google_compute_network" "runs" {
   auto_create_subnetworks         = false
   delete_default_routes_on_create = true
   routing_mode                    = "REGIONAL"
+  depends_on                      = [google_project_service.needed]
 }
 
 resource "google_compute_subnetwork" "runs" {
