@@ -23,7 +23,7 @@ param portalCidrs array
 @description('Name of the container registry in this resource group that holds the runner image; empty for VMs only.')
 param registryName string = ''
 
-resource nothingElse 'Microsoft.Network/networkSecurityGroups@2024-05-01' = {
+resource nothingElse 'Microsoft.Network/networkSecurityGroups@2026-03-01' = {
   name: 'strongroom-runs'
   location: location
   properties: {
@@ -71,7 +71,7 @@ resource nothingElse 'Microsoft.Network/networkSecurityGroups@2024-05-01' = {
   }
 }
 
-resource network 'Microsoft.Network/virtualNetworks@2024-05-01' = {
+resource network 'Microsoft.Network/virtualNetworks@2026-03-01' = {
   name: 'strongroom-runs'
   location: location
   properties: {
@@ -114,13 +114,13 @@ resource network 'Microsoft.Network/virtualNetworks@2024-05-01' = {
 }
 
 // The portal's workers run as this identity. Machines of runs have none, so they can do nothing in this subscription.
-resource workers 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
+resource workers 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: 'strongroom-workers'
   location: location
 }
 
 // Container groups fetch the image with this one, which can do nothing else.
-resource puller 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
+resource puller 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: 'strongroom-puller'
   location: location
 }
@@ -140,12 +140,10 @@ resource machinesRole 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
           'Microsoft.Compute/virtualMachines/read'
           'Microsoft.Compute/virtualMachines/write'
           'Microsoft.Compute/virtualMachines/delete'
-          'Microsoft.Compute/virtualMachines/instanceView/read'
           'Microsoft.Compute/disks/read'
           'Microsoft.Compute/disks/write'
           'Microsoft.Compute/disks/delete'
           'Microsoft.Compute/galleries/images/versions/read'
-          'Microsoft.Compute/images/read'
           'Microsoft.Network/networkInterfaces/read'
           'Microsoft.Network/networkInterfaces/write'
           'Microsoft.Network/networkInterfaces/delete'
@@ -174,8 +172,6 @@ resource joinRole 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
     permissions: [
       {
         actions: [
-          'Microsoft.Network/virtualNetworks/read'
-          'Microsoft.Network/virtualNetworks/subnets/read'
           'Microsoft.Network/virtualNetworks/subnets/join/action'
         ]
         notActions: []
@@ -216,7 +212,7 @@ resource workersGivePuller 'Microsoft.Authorization/roleAssignments@2022-04-01' 
   }
 }
 
-resource registry 'Microsoft.ContainerRegistry/registries@2023-07-01' existing = if (!empty(registryName)) {
+resource registry 'Microsoft.ContainerRegistry/registries@2025-11-01' existing = if (!empty(registryName)) {
   name: registryName
 }
 

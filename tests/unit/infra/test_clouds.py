@@ -1,24 +1,23 @@
-"""What must exist in the clouds beforehand: parsed, and read for the facts that matter. Nothing of it was ever applied here.
+"""What must exist in the clouds beforehand, read for the facts that matter. Nothing of it was ever applied here.
 
-python-hcl2 and pycep-parser check syntax and give the values; no provider's schema is checked.
+Whether it is what the providers take is the business of test_terraform_schema.py, test_terraform_plan.py and test_bicep_models.py;
+whether the roles are what our backends need, of test_cloud_rights.py.
 """
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-hcl2 = pytest.importorskip("hcl2", reason="pip install python-hcl2 (in the dev list)")
-pycep = pytest.importorskip("pycep", reason="pip install pycep-parser (in the dev list)")
+pytest.importorskip("hcl2", reason="pip install python-hcl2 (in the dev list)")
+pytest.importorskip("pycep", reason="pip install pycep-parser (in the dev list)")
 
-INFRA = Path(__file__).resolve().parents[3] / "infra"
-TERRAFORM = sorted((INFRA / "terraform").rglob("*.tf"))
-BICEP = sorted((INFRA / "azure").glob("*.bicep"))
+from tests.unit.infra.bicep_files import BICEP, parsed
+from tests.unit.infra.terraform_files import FILES, blocks
+
 # Roles that reach further than one act on one thing.
 WIDE = re.compile(r"roles/(owner|editor|viewer|.*\.(admin|objectAdmin|securityAdmin))\b|Owner|Contributor")
 BUILT_IN_WIDE = {
@@ -30,25 +29,9 @@ BUILT_IN_WIDE = {
 }
 
 
-def plain(value: Any) -> Any:
-    """The parser keeps the quotation marks of texts."""
-    if isinstance(value, dict):
-        return {plain(k): plain(v) for k, v in value.items() if k != "__is_block__"}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] == '"':
-        return ast.literal_eval(value)
-    return value
-
-
 def resources(kind: str = "") -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(kind, name, body) of every resource."""
-    for path in TERRAFORM:
-        for block in plain(hcl2.loads(path.read_text())).get("resource", []):
-            for found, named in block.items():
-                for name, body in named.items():
-                    if kind in ("", found):
-                        yield found, name, body
+    return (found for found in blocks(FILES, "resource") if kind in ("", found[0]))
 
 
 def firewall(name: str) -> dict[str, Any]:
@@ -56,7 +39,7 @@ def firewall(name: str) -> dict[str, Any]:
 
 
 def test_there_is_something_to_look_at():
-    assert len(TERRAFORM) >= 6 and len(BICEP) >= 1
+    assert len(FILES) >= 6 and len(BICEP) >= 1
     assert len(list(resources())) > 20
 
 
@@ -144,10 +127,7 @@ def test_the_custodians_key_is_theirs():
 
 
 def bicep() -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for path in BICEP:
-        found |= pycep.BicepParser().parse(file_path=path)["resources"]
-    return found
+    return {name: body for path in BICEP for name, body in parsed(path.read_text())["resources"].items()}
 
 
 def properties(resource: dict[str, Any]) -> dict[str, Any]:
