@@ -8,7 +8,8 @@ must have. Two layouts are in use, and both are read:
   JSON, or the bare measurement where the header says that it is a hash.
 
 The signer's certificate lives about a year and the endorsement longer, so the certificate is judged at the signing
-time that the signature covers; the authorities above it at `now`. RFC 3161 time stamps beside it are not read.
+time that the signature covers (the header `signingtime`, or the CWT claim `iat`); the authorities above it at `now`.
+RFC 3161 time stamps beside it are not read.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FEED = "ContainerPlat-AMD-UVM"
 PURPOSE = "1.3.6.1.4.1.311.76.59.1.2"
 MEASUREMENT_SIZE = 48
 
-_ISS, _SUB = 1, 2  # CWT claims (RFC 8392 section 3.1)
+_ISS, _SUB, _IAT = 1, 2, 6  # CWT claims (RFC 8392 section 3.1)
 _HASH_ALG, _HASHED_TYPES = (
     258,
     (259, 300),
@@ -125,9 +126,9 @@ def _content(message: Sign1) -> Endorsement:
 
 def _names(header: dict[int | str, Any]) -> tuple[str, str, int | None]:
     """Issuer, feed and, in the newer layout, security version."""
-    claims = header.get(cose.CWT_CLAIMS)
-    if claims is None:
+    if cose.CWT_CLAIMS not in header:
         return _text(header.get("iss"), "iss"), _text(header.get("feed"), "feed"), None
+    claims = header[cose.CWT_CLAIMS]
     if not isinstance(claims, dict) or "iss" in header or "feed" in header:
         raise FormatError("The endorsement names its issuer in two ways, or in none.")
     svn = claims.get("svn")
@@ -170,9 +171,13 @@ def _text(value: Any, name: str) -> str:
 
 
 def _signing_time(header: dict[int | str, Any]) -> datetime | None:
-    value = header.get("signingtime")
-    if value is None:
+    claims = header.get(cose.CWT_CLAIMS, {})
+    found = [time for time in (header.get("signingtime"), claims.get(_IAT)) if time is not None]
+    if not found:
         return None
+    if len(found) > 1:
+        raise FormatError("The endorsement names its signing time in two ways.")
+    (value,) = found
     if isinstance(value, cbor.Tag) and value.number == _EPOCH_TAG:
         value = value.value
     seconds = shapes.whole(0, 253_402_300_799)(value, "The signing time of the endorsement")

@@ -491,18 +491,24 @@ class Endorsement:
         if self.layout == "text":
             found |= {3: "application/json", "iss": issuer, "feed": self.feed}
         else:
-            found |= {
-                15: {1: issuer, 2: self.feed, "svn": int(self.svn) if str(self.svn).isdigit() else self.svn}
-            }
+            svn = int(self.svn) if str(self.svn).isdigit() else self.svn
+            found |= {15: {1: issuer, 2: self.feed, **self.signing_time(), "svn": svn}}
             found |= (
                 {3: "application/json"}
                 if self.layout == "cwt"
                 else {258: -43, 259: "application/octet-stream"}
             )
-        if self.signed_at is not None:
-            found["signingtime"] = Tagged(1, int(self.signed_at.timestamp()))
+        if self.layout == "text":
+            found |= self.signing_time()
         found |= self.header
         return cbor({key: value for key, value in found.items() if value is not ...})
+
+    def signing_time(self) -> dict[Any, Any]:
+        """A header of its own, or the CWT claim `iat`."""
+        if self.signed_at is None:
+            return {}
+        seconds = int(self.signed_at.timestamp())
+        return {"signingtime": Tagged(1, seconds)} if self.layout == "text" else {6: seconds}
 
     def content(self) -> bytes:
         if self.payload is not None:

@@ -28,6 +28,8 @@ from tests.unit.strongroom.evidence.authority_amd import (
 TRUST = Trust(anchors=amd.anchors())
 POLICY = Policy.parse(amd.policy("azure-aci"))
 LAYOUTS = ("text", "cwt", "hash")
+SIGNED = int(amd.UVM_SIGNED.timestamp())
+CLAIMS = {1: did(), 2: "ContainerPlat-AMD-UVM", 6: SIGNED, "svn": 103}
 
 
 def judge(data: bytes, **changes: Any) -> Appraisal:
@@ -64,9 +66,11 @@ def test_every_layout_of_an_endorsement(layout: str, tag: bool) -> None:
     [
         {"svn": 103},
         {"header": {34: [-16, hashlib.sha256(uvm_chain()[0]).digest()]}},
-        {"header": {"signingtime": int(amd.UVM_SIGNED.timestamp())}},
+        {"header": {"signingtime": SIGNED}},
         {"layout": "hash", "header": {259: ..., 300: "application/octet-stream", 258: ...}},
         {"layout": "cwt", "header": {3: ..., 259: "application/json"}},
+        {"layout": "hash", "header": {15: {**CLAIMS, 6: amd.Tagged(1, SIGNED)}}},
+        {"layout": "cwt", "signed_at": None, "header": {"signingtime": amd.Tagged(1, SIGNED)}},
         {"header": {"something new": 1}},
         {"chain": uvm_chain()[:3]},
     ],
@@ -123,9 +127,17 @@ ENDORSEMENTS: dict[str, dict[str, Any]] = {
     "version with a sign": {"svn": "+103"},
     "version in Arabic-Indic digits": {"svn": "١٠٣"},
     "version as a fraction": {"svn": 103.5},
-    "two versions": {"layout": "cwt", "header": {15: {1: did(), 2: "ContainerPlat-AMD-UVM", "svn": 104}}},
+    "two versions": {"layout": "cwt", "header": {15: {**CLAIMS, "svn": 104}}},
+    "two signing times": {"layout": "cwt", "header": {"signingtime": amd.Tagged(1, SIGNED)}},
+    "claims without a signing time": {"layout": "cwt", "signed_at": None},
+    "claims signed after the signer's time": {
+        "layout": "hash",
+        "signed_at": amd.UVM_LEAF_UNTIL + timedelta(seconds=1),
+    },
+    "claims with a signing time of another form": {"layout": "cwt", "header": {15: {**CLAIMS, 6: "2025"}}},
+    "claims that are none": {"header": {15: None}},
     "issuer in two ways": {"layout": "cwt", "header": {"iss": did()}},
-    "hash without a version": {"layout": "hash", "header": {15: {1: did(), 2: "ContainerPlat-AMD-UVM"}}},
+    "hash without a version": {"layout": "hash", "header": {15: {n: v for n, v in CLAIMS.items() if n != "svn"}}},
     "hash of another size": {"layout": "hash", "payload": b"\x4d" * 32},
     "hash of another kind": {"layout": "hash", "header": {258: -16}},
 }  # fmt: skip
