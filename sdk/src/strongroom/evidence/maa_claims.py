@@ -37,6 +37,7 @@ _SVN = {"bootloader": "bootloader", "tee": "tee", "snp": "snpfw", "microcode": "
 _HEX8 = re.compile(r"[0-9a-fA-F]{16}")
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 _HEX48 = re.compile(r"[0-9a-fA-F]{96}")
+_DIGITS = re.compile(r"[0-9]{1,9}")
 # Flags of the guest's boot, each with its one good value.
 _DEBUG = {
     "bootdebug-enabled": False, "kerneldebug-enabled": False, "hypervisordebug-enabled": False,
@@ -93,6 +94,7 @@ def judge(
     _check_place(checks, claims, machine, policy)
     if policy.uvm_svn is not None and machine.containers:
         _check_uvm(checks, machine, policy.uvm_svn)
+        required.append("uvm-endorsement")
     if policy.projects or policy.zones:
         required.append("place")
     left_out = {*(_NOT_ON_TDX if machine.tee == "tdx" else ())}
@@ -319,15 +321,32 @@ def _pcr_values(claims: Mapping[str, Any], machine: Machine) -> dict[str, str]:
     return maa_code.pcr_values(claims) if machine.guest else {}
 
 
+def _uvm_svn(machine: Machine) -> int | None:
+    """The security version in Microsoft's endorsement of the utility VM, a number or its digits; None without one.
+
+    `guestsvn` beside it is another number: that of the identity block which the report holds (Microsoft, "Confidential
+    ACI scheme": "This is NOT the AMD SEV-SNP guestsvn").
+    """
+    found = member(machine.snp("uvm-endorsement"), "x-ms-sevsnpvm-guestsvn")
+    if isinstance(found, str) and _DIGITS.fullmatch(found):
+        return int(found)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
 def _check_uvm(checks: Checks, machine: Machine, least: int) -> None:
-    found = machine.snp("guestsvn")
-    good = isinstance(found, int) and not isinstance(found, bool)
-    checks.require(
-        "uvm-endorsement",
-        good and found >= least,
-        f"The utility VM's version is {found}.",
-        f"The utility VM's version is {found if good else 'unknown'}; the policy asks for {least} or later.",
-    )
+    found = _uvm_svn(machine)
+    if found is None:
+        checks.not_available(
+            "uvm-endorsement",
+            "The token does not name the security version of the utility VM that was endorsed.",
+        )
+    else:
+        checks.require(
+            "uvm-endorsement",
+            found >= least,
+            f"The utility VM's security version {found} is at least {least}.",
+            f"The utility VM's security version is {found}; the policy accepts {least} and above.",
+        )
 
 
 def _check_place(checks: Checks, claims: dict[str, Any], machine: Machine, policy: Policy) -> None:
@@ -358,6 +377,7 @@ def _said(claims: dict[str, Any], machine: Machine, image: str | None) -> dict[s
     if machine.containers and isinstance(host_data, str) and _HEX32.fullmatch(host_data):
         code["host_data"] = host_data
     tdx = {"status": text(machine.claims, "attester_tcb_status", most=100)}
+    svn = _uvm_svn(machine) if machine.containers else None
     debug = (
         machine.claims.get("tdx_td_attributes_debug")
         if machine.tee == "tdx"
@@ -371,6 +391,7 @@ def _said(claims: dict[str, Any], machine: Machine, image: str | None) -> dict[s
         "instance": instance,
         "code": code or None,
         "tcb": ({n: v for n, v in tdx.items() if v} if machine.tee == "tdx" else _svns(machine)) or None,
+        "uvm": None if svn is None else {"svn": svn},
         "nonce": maa_binding.user_data(machine.claims, containers=machine.containers),
     }
     return {name: value for name, value in said.items() if value is not None}

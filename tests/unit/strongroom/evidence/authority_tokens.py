@@ -395,6 +395,7 @@ def maa_tdx_claims(now: datetime) -> dict[str, Any]:
 
 
 RUNTIME_DATA = json.dumps({"nonce": NONCE}).encode()
+UVM_ENDORSEMENT = "x-ms-sevsnpvm-uvm-endorsement"
 
 
 def maa_containers_claims(now: datetime, runtime: bytes = RUNTIME_DATA) -> dict[str, Any]:
@@ -405,7 +406,11 @@ def maa_containers_claims(now: datetime, runtime: bytes = RUNTIME_DATA) -> dict[
         **_maa_head(now),
         **kind,
         "x-ms-runtime": json.loads(runtime),
-        **_snp(hostdata=HOST_DATA, reportdata=report_data, guestsvn=103),
+        **_snp(hostdata=HOST_DATA, reportdata=report_data, guestsvn=2),
+        UVM_ENDORSEMENT: {
+            "x-ms-sevsnpvm-guestsvn": "103",
+            "x-ms-sevsnpvm-launchmeasurement": "6a" * 48,
+        },
     }
 
 

@@ -269,12 +269,32 @@ def test_the_reference_of_an_image_that_is_not_accepted() -> None:
     assert appraise(GROUP, other).tier is Tier.WARNING
 
 
-@pytest.mark.parametrize(
-    ("value", "good"), [(100, True), (99, False), ("103", False), (True, False), (GONE, False)]
-)
-def test_the_utility_vms_version(value: Any, good: bool) -> None:
-    appraisal = appraise(authority.changed(GROUP, SNP + "guestsvn", value))
-    assert appraisal.tier is Tier.AFFIRMING if good else failing(appraisal) == {"uvm-endorsement"}
+UVM_SVN = authority.UVM_ENDORSEMENT + "/" + SNP + "guestsvn"
+
+
+@pytest.mark.parametrize("value", ["100", 100, "103", 65536])
+def test_the_utility_vms_version(value: Any) -> None:
+    appraisal = appraise(authority.changed(GROUP, UVM_SVN, value))
+    assert appraisal.tier is Tier.AFFIRMING and appraisal.claims["uvm"] == {"svn": int(value)}
+
+
+@pytest.mark.parametrize("value", ["99", 99, "22", -1])
+def test_a_utility_vm_that_is_too_old(value: Any) -> None:
+    assert failing(appraise(authority.changed(GROUP, UVM_SVN, value))) == {"uvm-endorsement"}
+
+
+@pytest.mark.parametrize("value", [True, 100.5, "", "100.0", "+100", "١٠٠", "1" * 10, None, ["100"], GONE])
+def test_a_token_that_does_not_name_the_utility_vms_version(value: Any) -> None:
+    """GUEST_SVN of the report is another number (2 in Microsoft's own sample beside "100"), and stands in for nothing."""
+    for claims in (
+        authority.changed(GROUP, UVM_SVN, value),
+        authority.changed(GROUP, authority.UVM_ENDORSEMENT, value),
+    ):
+        claims = authority.changed(claims, SNP + "guestsvn", 200)
+        appraisal = appraise(claims)
+        assert open_(appraisal) == {"uvm-endorsement"} and appraisal.tier is Tier.WARNING
+        assert "uvm" not in appraisal.claims
+        assert appraise(claims, replace(FULL, uvm_svn=None)).tier is Tier.AFFIRMING
 
 
 def test_report_data_that_are_the_nonce_itself() -> None:
