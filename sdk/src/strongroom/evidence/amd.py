@@ -78,8 +78,7 @@ def endorse(
     except FormatError as error:
         checks.failed("chain", f"The endorsement certificate cannot be used: {error}")
         return None
-    roots = _anchors(trust, "amd-ark", product)
-    path = _path(checks, leaf, kind, product, others, roots, trust)
+    path = _path(checks, leaf, kind, product, others, trust)
     if path is not None:
         _check_validity(checks, (leaf, *path), now)
     _check_revocation(checks, crl, leaf, path, now)
@@ -118,15 +117,30 @@ def _load(spki: bytes) -> object:
 
 
 def _certificates(vek: bytes, chain: bytes | None) -> tuple[Certificate, list[Certificate]]:
-    """The one endorsement certificate of the evidence, and every other certificate that came with it."""
-    brought = [der.certificate(raw) for raw in der.unwrap(vek, "CERTIFICATE")]
+    """The one endorsement certificate of the evidence, and every other certificate that came with it.
+
+    A chain may hold the endorsement certificate as well; a copy of it says nothing more.
+    """
+    brought = [der.certificate(raw) for raw in _values(vek)]
     leaves = [found for found in brought if found.subject_cn in KINDS]
     if len(leaves) != 1:
         raise FormatError(f"it must be one VCEK or VLEK, and {len(leaves)} were found.")
-    others = [found for found in brought if found is not leaves[0]]
-    if chain is not None:
-        others += [der.certificate(raw) for raw in der.unwrap(chain, "CERTIFICATE")]
-    return leaves[0], others
+    others = brought + [der.certificate(raw) for raw in (() if chain is None else _values(chain))]
+    return leaves[0], [found for found in others if found.raw != leaves[0].raw]
+
+
+def _values(data: bytes) -> list[bytes]:
+    """The certificates of a file: in PEM, or in DER one after the other, as firmware keeps them."""
+    found = der.unwrap(data, "CERTIFICATE")
+    if data[:1] != b"\x30":
+        return found
+    found, offset = [], 0
+    while offset < len(data):
+        element, offset = der.read(data, offset)
+        found.append(element.raw)
+        if len(found) > der.MAX_CERTIFICATES:
+            raise FormatError(f"more than {der.MAX_CERTIFICATES} certificates came in one file.")
+    return found
 
 
 def _kind(leaf: Certificate) -> tuple[str, str]:
@@ -196,12 +210,16 @@ def _path(
     kind: str,
     product: str,
     others: list[Certificate],
-    roots: list[Certificate],
     trust: Trust,
 ) -> tuple[Certificate, Certificate] | None:
     """The intermediate and the pinned root that the certificate leads to; checks `trust-anchor` and `chain`."""
-    if not roots:
-        checks.failed("trust-anchor", f"The trust store has no AMD root key for {product}.")
+    try:
+        roots, stored = (_anchors(trust, purpose, product) for purpose in ("amd-ark", _ISSUER[kind][1]))
+        fault = "" if roots else f"The trust store has no AMD root key for {product}."
+    except FormatError as error:
+        fault = f"The trust store's certificates for {product} cannot be read: {error}"
+    if fault:
+        checks.failed("trust-anchor", fault)
         checks.not_available("chain", "Without a root the chain was not followed.")
         return None
     pinned = {root.sha256: root for root in roots}
@@ -225,9 +243,7 @@ def _path(
         return None
     names = ", ".join(sorted(pinned))
     checks.passed("trust-anchor", f"The root is the pinned AMD root key for {product}: {names}.")
-    held = [
-        (found, by) for found in _anchors(trust, _ISSUER[kind][1], product) if (by := _signer(found, roots))
-    ]
+    held = [(found, by) for found in stored if (by := _signer(found, roots))]
     wanted = _ISSUER[kind][0] + product
     for intermediate, root in _distinct((*held, *signers)):
         if intermediate.subject_cn == wanted and signed_by(leaf, intermediate):

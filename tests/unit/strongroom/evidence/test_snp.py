@@ -105,6 +105,10 @@ def test_a_vlek_is_of_no_chip_and_says_so(product: str) -> None:
         {"vek": pem(MILAN.der())},
         {"vek": pem(MILAN.der(), amd.intermediate(), amd.ark()), "chain": None},
         {"vek": pem(amd.ark(), amd.intermediate(), MILAN.der()), "chain": None},
+        {"chain": pem(MILAN.der(), amd.intermediate(), amd.ark())},
+        {"chain": MILAN.der() + amd.intermediate() + amd.ark()},
+        {"chain": amd.ark() + amd.intermediate()},
+        {"vek": MILAN.der() + amd.intermediate(), "chain": None},
         {"vek": Vek(nested_hwid=True).der()},
         {"vek": Vek(serial=77).der()},
         {"vek": Vek(product_name="Milan-C3").der()},
@@ -290,6 +294,23 @@ def test_refused(what: str) -> None:
     appraisal = judge(build())
     assert appraisal.tier is Tier.CONTRAINDICATED
     assert failed(appraisal) == checks
+
+
+def test_certificates_in_der_are_read_to_the_last_byte() -> None:
+    good = amd.intermediate() + amd.ark()
+    for chain in (good + b"\0", good[:-1], good + b"\x30", b"\0" + good, b"\x30\x00" + good, good * 9):
+        assert failed(judge(make(chain=chain))) == {"chain"}
+    assert judge(make(chain=good * 8)).tier is Tier.AFFIRMING
+
+
+@pytest.mark.parametrize("purpose", ["amd-ark", "amd-ask"])
+def test_a_trust_store_that_cannot_be_read_is_said_to_be_so(purpose: str) -> None:
+    broken = tuple(
+        replace(a, data=b"\x30\x03\x02\x01\x00") if a.purpose == purpose else a
+        for a in amd.anchors(intermediates=True)
+    )
+    appraisal = judge(make(), trust=Trust(anchors=broken))
+    assert failed(appraisal) == {"trust-anchor"} and outcomes(appraisal)["chain"] == "not_available"
 
 
 def test_reports_of_another_size() -> None:
