@@ -5,7 +5,8 @@ Layout: Microsoft, "Confidential VM guest attestation design detail"; microsoft/
 
     0     header, 32 bytes: HCLA, version 1 or 2, size, request type 2 (attestation key), status, reserved
     32    report slot, 1184 bytes: an SNP report, or a TDREPORT of 1024 bytes and zeros
-    1216  request data: size, version 1, report type, hash type, claims size; then the runtime claims, JSON; then zeros
+    1216  request data: size, version 1 or 2, report type, hash type, claims size; in version 2 four bytes that say what
+          the host's agent may answer; then the runtime claims, JSON; then zeros
 
 Only the hardware report and the claims are covered by a signature. Everything else here has one right value, or is
 compared with what is signed.
@@ -39,6 +40,7 @@ _REPORT_TYPES = {2: (SNP, SNP_SIZE), 4: (TDX, TDREPORT_SIZE)}
 _HASHES = {1: "sha256", 2: "sha384", 3: "sha512"}
 _HEADER = struct.Struct("<4sIIII12s")
 _REQUEST = struct.Struct("<IIIII")
+_CAPABILITIES = {1: 0, 2: 4}  # their size by the version of the request data; nothing is read from them
 _MAX_CLAIMS = 16 << 10
 _B64URL = re.compile(r"[A-Za-z0-9_-]{1,1024}")
 
@@ -93,16 +95,17 @@ def parse(data: bytes) -> Report:
     if hash_ not in _HASHES:
         raise FormatError(f"The HCL report names the hash type {hash_}, which is not known.")
     kind, hardware_size = _REPORT_TYPES[type_]
-    if request_version != 1:
-        raise FormatError(f"The HCL report's request data have version {request_version}; only 1 is read.")
-    if size != _REQUEST.size + claims_size or not 0 < claims_size <= _MAX_CLAIMS:
+    if request_version not in _CAPABILITIES:
+        raise FormatError(f"The HCL report's request data have version {request_version}; 1 and 2 are read.")
+    head = _REQUEST.size + _CAPABILITIES[request_version]
+    if size != head + claims_size or not 0 < claims_size <= _MAX_CLAIMS:
         raise FormatError("The HCL report's sizes of its claims contradict each other.")
     end = start + size
     if end > len(data) or any(data[end:]) or any(slot[hardware_size:]):
         raise FormatError("The HCL report is cut off, or holds bytes that belong to none of its fields.")
     if said not in (end, hardware_size):
         raise FormatError(f"The HCL report's header names a size of {said} bytes, which is not its size.")
-    var_data = data[start + _REQUEST.size : end]
+    var_data = data[start + head : end]
     ak, vm, user_data = _claims(var_data)
     return Report(version, kind, slot[:hardware_size], _HASHES[hash_], var_data, ak, vm, user_data)
 

@@ -88,7 +88,8 @@ def hcl_report(
     total: int | None = 2600,
 ) -> bytes:
     """An HCL report. `report_size`: the header's; by default of the whole. `total`: the size that zeros fill up to."""
-    size = 20 + len(claims)
+    capabilities = b"\x07\0\0\0" if request_version == 2 else b""
+    size = 20 + len(capabilities) + len(claims)
     whole = 32 + 1184 + size
     said = whole if report_size is None else report_size
     data = magic + struct.pack("<IIII", version, said, request_type, status) + reserved
@@ -101,7 +102,7 @@ def hcl_report(
         hash_type,
         len(claims) if claims_size is None else claims_size,
     )
-    data += claims + padding
+    data += capabilities + claims + padding
     return data if total is None else data.ljust(total, b"\x00")
 
 

@@ -83,6 +83,18 @@ def test_every_hash_that_the_report_may_name(hash_type: int) -> None:
     assert judge(SNP.but(hash_type=hash_type)).tier is Tier.AFFIRMING
 
 
+def test_a_newer_paravisors_report() -> None:
+    """It says before its claims what the host's agent may answer. No signature covers that, and nothing rests on it."""
+    good, collateral_ = SNP.but(hcl={"request_version": 2}).parts()
+    report = good["hcl-report"]
+    for bits in range(0, 32, 5):
+        at = 32 + 1184 + 20 + bits // 8
+        changed = report[:at] + bytes((report[at] ^ 1 << bits % 8,)) + report[at + 1 :]
+        parts = {**good, "hcl-report": changed}
+        found = judge(envelope.build(TYPE, parts, collected=NOW, collateral=collateral_))
+        assert found.tier is Tier.AFFIRMING, [c for c in found.checks if c.outcome != "pass"]
+
+
 @pytest.mark.parametrize("chosen", [(0, 1, 2, 3, 4, 5, 6, 7), (4, 7, 11, 15), tuple(range(24))])
 def test_any_selection_that_holds_the_pinned_pcrs(chosen: tuple[int, ...]) -> None:
     policy = replace(FULL, code=({**CODE, "pcrs": {"4": PCRS[4].hex(), "7": PCRS[7].hex()}},))

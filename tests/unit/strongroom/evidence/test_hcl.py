@@ -39,6 +39,12 @@ def test_reads_both_versions_kinds_and_meanings_of_the_size(
     assert found.report_data() == hashlib.sha256(CLAIMS).digest() + bytes(32)
 
 
+@pytest.mark.parametrize("kind", [2, 4])
+def test_request_data_of_version_2_have_four_more_bytes_before_the_claims(kind: int) -> None:
+    found = hcl.parse(report(report_type=kind, request_version=2))
+    assert found == hcl.parse(report(report_type=kind))
+
+
 def test_reads_a_report_without_padding_and_with_other_hashes() -> None:
     for number, name in ((2, "sha384"), (3, "sha512")):
         found = hcl.parse(report(hash_type=number, total=None))
@@ -60,7 +66,10 @@ def test_reads_a_report_without_padding_and_with_other_hashes() -> None:
         {"hash_type": 0},
         {"hash_type": 4},
         {"request_version": 0},
-        {"request_version": 2},
+        {"request_version": 3},
+        {"request_version": 2, "data_size": 20 + len(CLAIMS)},
+        {"request_version": 2, "claims_size": len(CLAIMS) + 4},
+        {"request_version": 1, "data_size": 24 + len(CLAIMS)},
         {"claims_size": len(CLAIMS) - 1},
         {"claims_size": len(CLAIMS) + 1},
         {"data_size": len(CLAIMS)},
