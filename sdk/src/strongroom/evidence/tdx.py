@@ -226,10 +226,11 @@ def _check_domain(checks: Checks, body: Body) -> None:
         "The TDX module is Intel's own (SEAM signer and attributes are zero).",
         "The TDX module is not Intel's production module (SEAM signer or attributes are not zero).",
     )
-    _check_attributes(checks, attributes)
+    _check_attributes(checks, attributes, served=any(body.mrservicetd))
 
 
-def _check_attributes(checks: Checks, attributes: int) -> None:
+def _check_attributes(checks: Checks, attributes: int, *, served: bool) -> None:
+    """`served`: the quote names the service domains that are bound to this one (MRSERVICETD)."""
     if attributes & _RESERVED:
         checks.failed(
             "attributes",
@@ -241,7 +242,9 @@ def _check_attributes(checks: Checks, attributes: int) -> None:
         "SEPT_VE_DISABLE is not set: the domain's own system must handle pages that the host takes away. Azure's does; "
         "whether another does is not shown by the evidence."
     ]  # fmt: skip
-    if attributes & _SERVTD_EXT:
+    if served:
+        missing.append("A service domain is bound to it (MRSERVICETD), which was not appraised.")
+    elif attributes & _SERVTD_EXT:
         missing.append("A service domain may be bound to it (SERVTD_EXT), which was not appraised.")
     if missing:
         checks.not_available("attributes", " ".join(missing))

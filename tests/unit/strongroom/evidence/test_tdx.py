@@ -112,6 +112,15 @@ def test_each_attribute(bit: int) -> None:
         )
 
 
+@pytest.mark.parametrize("body_type", [3, 4])
+def test_a_service_domain_that_is_bound_is_named_and_not_appraised(body_type: int) -> None:
+    domain = GOOD.but(version=5, body_type=body_type, mrservicetd=bytes(47) + b"\x01")
+    for attributes in (intel.SEPT_VE_DISABLE, intel.SEPT_VE_DISABLE | 1 << 17):
+        found = judge(domain.but(attributes=attributes).quote(), more=collateral())
+        assert found.ok and outcomes(found)["attributes"] == "not_available"
+        assert "MRSERVICETD" in next(c.detail for c in found.checks if c.id == "attributes")
+
+
 def test_a_domain_under_debug_is_refused_for_that_alone() -> None:
     for bit in range(8):
         found = judge(GOOD.but(attributes=intel.SEPT_VE_DISABLE | 1 << bit).quote(), more=collateral())
