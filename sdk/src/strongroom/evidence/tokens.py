@@ -142,9 +142,8 @@ def _check_brought(checks: Checks, data: bytes, held: Sequence[Key], issuer: str
 
 def check_signature(checks: Checks, token: Token, keys: Sequence[RSAPublicKey]) -> None:
     if token.algorithm != jose.ALGORITHM or not keys:
-        checks.not_available(
-            "signature", "The signature was not verified, because no trusted key was found for it."
-        )
+        why = "no trusted key was found for it" if not keys else "the token names another algorithm"
+        checks.not_available("signature", f"The signature was not verified, because {why}.")
         return
     checks.require(
         "signature",

@@ -585,6 +585,7 @@ def test_a_far_end_does_not_make_a_token_fresh() -> None:
 def test_another_algorithm(header: dict[str, Any]) -> None:
     appraisal = judge(google().oidc(CLAIMS, **header))
     assert failing(appraisal) == {"algorithm"} and outcomes(appraisal)["signature"] == "not_available"
+    assert "another algorithm" in next(c.detail for c in appraisal.checks if c.id == "signature")
 
 
 @pytest.mark.parametrize("changes", [{"parts": {"runtime-data": b"x"}}, {"collateral": {"vek": b"x"}}])
