@@ -75,9 +75,10 @@ def supervise(
     except SealError:
         portal.abandon("seal_broken")
     except sandbox.SandboxRefused as refused:
+        note(f"sandbox refused: {refused}")  # of this machine, not of data: the portal hears the code alone
         portal.abandon(f"sandbox_{refused.code}")
     except NoEvidence as error:
-        note(f"no evidence: {error}")  # in the machine's own log; the portal hears the code alone
+        note(f"no evidence: {error}")  # likewise
         portal.abandon("no_evidence", type(error).__name__)
     except StrongroomError as error:
         portal.abandon("runner_error", type(error).__name__)

@@ -60,7 +60,7 @@ def start(
         ended = True
         try:
             subprocess.run(
-                _command(disk, folder, firmware, arguments), check=True, timeout=seconds, stdin=subprocess.DEVNULL,
+                command(disk, folder, firmware, arguments), check=True, timeout=seconds, stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
@@ -72,10 +72,11 @@ def start(
     return Seen(replay(log.read_text(errors="replace")), said, ended)
 
 
-def _command(disk: Path, folder: Path, firmware: Path, arguments: Sequence[str]) -> list[str]:
+def command(disk: Path, folder: Path, firmware: Path, arguments: Sequence[str]) -> list[str]:
+    """qemu's. folder: has variables.fd, and the TPM's control socket; console.log comes into it. No network by itself."""
     network = () if "-netdev" in arguments else ("-nic", "none")
     return [
-        "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", CPU, "-m", "4096", "-display", "none", "-no-reboot",
+        "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", CPU, "-m", "4096", "-smp", "2", "-display", "none", "-no-reboot",
         "-serial", f"file:{folder / 'console.log'}", "-monitor", "none",
         "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={firmware}",
         "-drive", f"if=pflash,format=raw,unit=1,file={folder / 'variables.fd'}",
