@@ -121,8 +121,10 @@ def _user_data(report: bytes) -> bytes:
     """The user data in the claims. Raises NoEvidence."""
     _kind(report)
     at = _claims_at(report)
-    size = int.from_bytes(report[at + 16 : at + 20], "little")
-    claims = reading.json_of(report[at + 20 : at + 20 + size], "The report's claims")
+    version, size = (int.from_bytes(report[n : n + 4], "little") for n in (at + 4, at + 16))
+    # Version 2 has four more bytes before the claims (microsoft/openvmm, IgvmAttestRequestDataExt).
+    start = at + (24 if version == 2 else 20)
+    claims = reading.json_of(report[start : start + size], "The report's claims")
     try:
         return bytes.fromhex(str(claims.get("user-data", "")))
     except ValueError:

@@ -50,9 +50,11 @@ def imds() -> Iterator[Metadata]:
 
 
 @needs_tpm
-def test_evidence_that_verifies(machine, imds):
+@pytest.mark.parametrize("request_version", [1, 2])
+def test_evidence_that_verifies(machine, imds, request_version):
     """Through the real tools: extended, written, quoted, and every check of the verifier passes."""
     machine.lazy = 1
+    machine.changes = {"request_version": request_version}
     machine.tpm.extend(4, b"\x04" * 32)
     raw = attester(machine, metadata=imds.url).evidence(NONCE)
     assert machine.waited == [3.0, 3.0]
