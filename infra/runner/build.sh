@@ -66,8 +66,9 @@ for wheel in sorted(folder.glob("*.whl")):
 PY
 find "$CONTEXT" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
+# BASE is named by its digest: an image of that digest that is here already is the same.
 "$BUILDER" build --file infra/runner/Containerfile --target "$TARGET" --build-arg "BASE=$BASE" \
-    --timestamp "$SOURCE_DATE_EPOCH" --network none --pull=always --no-cache --format oci \
+    --timestamp "$SOURCE_DATE_EPOCH" --network none --pull=missing --no-cache --format oci \
     --iidfile "$OUT/id.txt" --tag "strongroom-runner:$TARGET" "$CONTEXT" >&2
 "$BUILDER" push --digestfile "$OUT/digest.txt" "strongroom-runner:$TARGET" "oci-archive:$OUT/$TARGET.tar" >&2
 
