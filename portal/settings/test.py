@@ -4,7 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault("STRONGROOM_VAR", tempfile.mkdtemp(prefix="strongroom-test-"))
+if "STRONGROOM_VAR" not in os.environ:
+    os.environ["STRONGROOM_VAR"] = tempfile.mkdtemp(prefix="strongroom-test-")
 
 from .base import *  # noqa: F403
 from .base import MIDDLEWARE, STORAGES, VAR
