@@ -1,6 +1,6 @@
 """A machine that boots the runner's own disk image, in qemu, from what the cloud was told of it, with a TPM at Azure's indices.
 
-Nothing of it reaches a network: whatever leaves the machine goes to one of three ports on loopback. What is made up: the
+Nothing of it reaches a network: whatever leaves the machine goes to one of two ports on loopback. What is made up: the
 hardware's report and the cloud's services. Firmware, kernel, root file system, PCRs, quote and runner are the real ones.
 """
 
@@ -28,7 +28,7 @@ from workers.runner.attesters import azure_cvm, metadata
 
 # All in one subnet, because qemu forwards from addresses of the machine's own subnet only.
 SUBNET, OWN, HOST, NAMES = "168.0.0.0/7", "168.0.0.15", "168.0.0.2", "168.0.0.3"
-PORTAL, METADATA, WIRE_SERVER = "168.0.0.80", "169.254.169.254", "168.63.129.16"
+PORTAL, METADATA = "168.0.0.80", "169.254.169.254"
 _SET_DATA_CHANNEL = 0x10
 _NV_WRITE = 0x137
 
@@ -45,7 +45,6 @@ class Crossing:
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(at))
         self._listening.listen(1)
-        self.reports = 0
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:
@@ -74,7 +73,6 @@ class Crossing:
                 index = int.from_bytes(command[14:18], "big")
                 if int.from_bytes(command[6:10], "big") == _NV_WRITE and index == azure_cvm.USER_DATA_INDEX:
                     self._machine.report(self._machine.tpm.read(index))
-                    self.reports += 1
                 channel.sendall(answer)
 
     def _exchange(self, at: Path, message: bytes) -> bytes:

@@ -80,15 +80,19 @@ def container_group(world: AciWorld, machine: str) -> Guest:
     )
 
 
-def pod(world: KubernetesWorld, machine: str) -> Guest:
-    """The pod's variables, with the Secret's entries where the pod mounts them."""
+def told_to_pod(world: KubernetesWorld, machine: str) -> tuple[dict[str, str], str, dict[str, bytes]]:
+    """The variables of a pod's container, where it mounts its Secret, and the Secret's entries."""
     spec = world.fake.objects["jobs", machine]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     (mounted,) = [v for v in spec["volumes"] if "secret" in v]
     (at,) = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == mounted["name"]]
     data = world.fake.objects["secrets", mounted["secret"]["secretName"]]["data"]
     variables = {v["name"]: v["value"] for v in container["env"]}
-    return pod_guest(variables, at, {name: base64.b64decode(value) for name, value in data.items()})
+    return variables, at, {name: base64.b64decode(value) for name, value in data.items()}
+
+
+def pod(world: KubernetesWorld, machine: str) -> Guest:
+    return pod_guest(*told_to_pod(world, machine))
 
 
 # What firmware and boot loader of the runner's disk image extend, and the PCRs that follow.

@@ -6,7 +6,6 @@ STRONGROOM_RUNNER_CONTAINERS names images that podman has, by environment (docs/
 
 from __future__ import annotations
 
-import base64
 import os
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from django.conf import settings as conf
 
 from apps.attestation.models import Evidence
 from tests.fakes import contained
-from tests.fakes.hosting import Hosting
+from tests.fakes.hosting import Hosting, told_to_pod
 from tests.fakes.worlds import GcpWorld, KubernetesWorld
 from tests.integration.machines import test_real_backends as real
 from tests.integration.machines import test_whole_protocol as whole
@@ -64,13 +63,7 @@ def pods(portal) -> Iterator[Hosting]:
     name = image("kubernetes")
 
     def boot(world: KubernetesWorld, machine: str) -> Any:
-        spec = world.fake.objects["jobs", machine]["spec"]["template"]["spec"]
-        (container,) = spec["containers"]
-        (mounted,) = [v for v in spec["volumes"] if "secret" in v]
-        (at,) = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == mounted["name"]]
-        secret = world.fake.objects["secrets", mounted["secret"]["secretName"]]["data"]
-        files = {key: base64.b64decode(value) for key, value in secret.items()}
-        return contained.pod(name, {v["name"]: v["value"] for v in container["env"]}, at, files)
+        return contained.pod(name, *told_to_pod(world, machine))
 
     yield from real.hosted("kubernetes", Hosting(KubernetesWorld(), portal, boot))
 

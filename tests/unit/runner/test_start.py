@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,15 +23,6 @@ TOKEN = "0123456789abcdef0123456789abcdef." + "ab" * 32
 RUN = "7b1c2a90-0000-4000-8000-000000000001"
 FACTS = Facts(portal="p", manifest="00" * 32, image="sha256:" + "11" * 32, instance="i")
 VARIABLES = {"STRONGROOM_PORTAL": "https://portal.example", "STRONGROOM_RUN": RUN}
-
-
-@pytest.fixture(autouse=True)
-def umask():
-    """The runner's start closes its umask for good; this process goes on to other tests."""
-    before = os.umask(0o022)
-    os.umask(before)
-    yield
-    os.umask(before)
 
 
 def user_data(document: object) -> Metadata:
