@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -37,8 +38,13 @@ def test_depth_limit_is_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b'{"b":1,"a":2}', b'{"a": 1}', b'{"a":1}\n', b'"\\u0061"', b"1.0", b"-0", b"1E2"]
-)
+    "data",
+    [
+        b'{"b":1,"a":2}', b'{"a": 1}', b'{"a":1}\n', b'"\\u0061"', b"1.0", b"-0", b"1E2", b'"\\/"', b"[1,\t2]", b"\r[]",
+        # RFC 8785 section 3.2.3 sorts by UTF-16 unit, so the second name comes first.
+        '{"\ue000":1,"\U0001f600":2}'.encode(),
+    ],
+)  # fmt: skip
 def test_not_canonical(data: bytes) -> None:
     strictjson.loads(data)
     with pytest.raises(FormatError, match="canonical"):
@@ -93,3 +99,65 @@ def test_the_quick_way_writes_what_the_reference_writes(value: Any) -> None:
 )
 def test_the_quick_way_at_the_odd_spots(value: Any) -> None:
     assert strictjson.canonical(value) == rfc8785.dumps(value)
+
+
+def near_canonical(value: Any, data: st.DataObject) -> bytes:
+    """A document that is, or nearly is, in canonical form."""
+    text = json.dumps(
+        value,
+        ensure_ascii=data.draw(st.booleans()),
+        sort_keys=data.draw(st.booleans()),
+        separators=data.draw(st.sampled_from([(",", ":"), (", ", ": ")])),
+    )
+    spot = data.draw(st.integers(0, len(text)))
+    extra = st.sampled_from(
+        ["", " ", "\t", "\n", "\r", "\\u0041", "\\n", "\\/", "-0", "1", ".0", "\x7f", "é", "\x0c"]
+    )
+    return (text[:spot] + data.draw(extra) + text[spot + data.draw(st.integers(0, 1)) :]).encode()
+
+
+@given(json_values, st.data())
+def test_canonical_is_what_the_reference_writes_and_nothing_else(value: Any, data: st.DataObject) -> None:
+    made = near_canonical(value, data)
+    try:
+        read = strictjson.loads(made)
+    except FormatError:
+        read = None
+        wanted = False
+    else:
+        wanted = rfc8785.dumps(read) == made
+    try:
+        assert strictjson.loads_canonical(made) == read and wanted
+    except FormatError:
+        assert not wanted
+
+
+NAMES = st.sampled_from(["a", "B", "b", "aa", "a b", "", "~", "A-0"])
+
+
+@given(
+    st.lists(
+        st.tuples(NAMES, st.sampled_from(["0", "-0", "1", "-1", '"-0"', "{}", "[]", "true"])), max_size=5
+    )
+)
+def test_names_in_order_and_numbers_in_one_form(pairs: list[tuple[str, str]]) -> None:
+    made = ("{" + ",".join(f'"{name}":{value}' for name, value in pairs) + "}").encode()
+    names = [name for name, _ in pairs]
+    good = names == sorted(set(names)) and all(value != "-0" for _, value in pairs)
+    try:
+        strictjson.loads_canonical(made)
+    except FormatError:
+        assert not good
+    else:
+        assert good
+
+
+@pytest.mark.parametrize("count", [31, 32, 33, 34, 40])
+@pytest.mark.parametrize("more", ["", "{}", "[]", '"[{["', '"\\n"', '"é"', "0.5"])
+def test_depth_limit_is_exact_whatever_else_the_document_holds(count: int, more: str) -> None:
+    made = ("[" * count + more + "]" * count).encode()
+    if count + (more in ("{}", "[]")) <= strictjson.MAX_DEPTH:
+        strictjson.loads(made)
+        return
+    with pytest.raises(FormatError):
+        strictjson.loads(made)

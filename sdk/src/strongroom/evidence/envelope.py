@@ -52,18 +52,21 @@ def _blobs(value: Any, where: str) -> dict[str, bytes]:
     return {name: shapes.b64_decode(item, f"{where}.{name}") for name, item in document.items()}
 
 
+_SHAPE: dict[str, shapes.Checker] = {
+    "v": shapes.exactly(1),
+    "type": shapes.one_of(*TYPES),
+    "parts": _blobs,
+    "collateral": _blobs,
+    "collected": shapes.time_text,
+}
+
+
 def parse(data: bytes) -> Envelope:
     """Read an envelope strictly: known type, canonical bytes, nothing unknown. Raises FormatError."""
     document = shapes.fields(
         strictjson.loads_canonical(data, max_bytes=MAX_BYTES, what="The evidence"),
         "The evidence",
-        {
-            "v": shapes.exactly(1),
-            "type": shapes.one_of(*TYPES),
-            "parts": _blobs,
-            "collateral": _blobs,
-            "collected": shapes.time_text,
-        },
+        _SHAPE,
     )
     collected = shapes.parse_time(document["collected"], "collected")
     if shapes.format_time(collected) != document["collected"]:

@@ -148,14 +148,17 @@ def _read_chain(value: object) -> list[_Certificate]:
         raise FormatError(
             "The token must carry exactly three certificates (x5c): leaf, intermediate and root."
         )
-    ders = [shapes.b64_decode(item, f"The token's {name}") for item, name in zip(value, _NAMES, strict=True)]
-    if max(map(len, ders)) > _MAX_CERTIFICATE:
-        raise FormatError(f"A certificate of the token is longer than {_MAX_CERTIFICATE} bytes.")
-    return [_certificate(data, name) for data, name in zip(ders, _NAMES, strict=True)]
+    for item, name in zip(value, _NAMES, strict=True):
+        if not isinstance(item, str):
+            raise FormatError(f"The token's {name} must be base64 text.")
+    return [_certificate(item, name) for item, name in zip(value, _NAMES, strict=True)]
 
 
 @lru_cache(maxsize=32)  # the same certificates come with every token
-def _certificate(data: bytes, name: str) -> _Certificate:
+def _certificate(text: str, name: str) -> _Certificate:
+    data = shapes.b64_decode(text, f"The token's {name}")
+    if len(data) > _MAX_CERTIFICATE:
+        raise FormatError(f"A certificate of the token is longer than {_MAX_CERTIFICATE} bytes.")
     found = jose.certificate(data, f"The token's {name}")
     key = found.public_key()
     tbs, outer, _ = der.items(der.whole(data, der.SEQUENCE))

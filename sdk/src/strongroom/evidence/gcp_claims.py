@@ -41,14 +41,15 @@ def judge(
 ) -> tuple[dict[str, Any], list[str]]:
     """Judge the claims. Gives what they say in the common vocabulary, and the checks that an affirmation needs."""
     _check_purpose(checks, claims, policy)
-    _check_nonce(checks, claims, expected_nonce)
+    nonces = _nonces(claims)
+    _check_nonce(checks, nonces, expected_nonce)
     _check_platform(checks, claims, policy)
     tee = _check_tee(checks, claims, policy)
     version, required = _check_tcb(checks, claims, policy, tee)
     _check_container(checks, claims, policy)
     _check_place(checks, claims, policy)
     _check_gpu(checks, claims)
-    return _said(claims, tee, version), [*_REQUIRED, *required]
+    return _said(claims, tee, version, nonces or []), [*_REQUIRED, *required]
 
 
 def _check_purpose(checks: Checks, claims: dict[str, Any], policy: Policy) -> None:
@@ -76,8 +77,7 @@ def _check_purpose(checks: Checks, claims: dict[str, Any], policy: Policy) -> No
         )
 
 
-def _check_nonce(checks: Checks, claims: dict[str, Any], expected: str | bytes | None) -> None:
-    found = _nonces(claims)
+def _check_nonce(checks: Checks, found: list[bytes] | None, expected: str | bytes | None) -> None:
     if found is None:
         checks.failed("nonce", "The token's eat_nonce is neither a text nor a list of one to six texts.")
         return
@@ -306,11 +306,12 @@ def _check_gpu(checks: Checks, claims: dict[str, Any]) -> None:
     )
 
 
-def _said(claims: dict[str, Any], tee: str | None, version: int | None) -> dict[str, Any]:
+def _said(
+    claims: dict[str, Any], tee: str | None, version: int | None, nonces: list[bytes]
+) -> dict[str, Any]:
     """The claims in the common vocabulary, each only where it has the form that it should have."""
     container, gce = member(claims, "submods", "container"), member(claims, "submods", "gce")
     digest = text(container, "image_digest")
-    nonces = [nonce.decode() for nonce in _nonces(claims) or ()]
     overrides = member(container, "env_override")
     tcb = {
         "image_version": version,
@@ -325,7 +326,7 @@ def _said(claims: dict[str, Any], tee: str | None, version: int | None) -> dict[
         "args": texts(container, "args"),
         "env_override": sorted(overrides) if isinstance(overrides, dict) and overrides else None,
         "service_accounts": texts(claims, "google_service_accounts"),
-        "nonce": nonces[0] if len(nonces) == 1 else nonces or None,
+        "nonce": nonces[0].decode() if len(nonces) == 1 else [nonce.decode() for nonce in nonces] or None,
         "audience": text(claims, "aud"),
         "tcb": {name: value for name, value in tcb.items() if value is not None} or None,
         "place": {

@@ -125,9 +125,7 @@ def _claims(var_data: bytes) -> tuple[Key, dict[str, Any], bytes]:
     """The members that matter here. The JSON is the paravisor's, under the hardware's signature: it may hold more."""
     what = "The HCL report's claims"
     document = shapes.mapping(strictjson.loads(var_data, max_bytes=_MAX_CLAIMS, what=what), what)
-    picked = shapes.pick(
-        document, what, {"keys": shapes.list_of(shapes.mapping, 20), "vm-configuration": _vm}
-    )
+    picked = shapes.pick(document, what, _CLAIMS)
     found = [key for key in picked["keys"] if key.get("kid") == AK_NAME]
     if len(found) != 1:
         raise FormatError(f"{what} hold {len(found)} keys named {AK_NAME}; they must hold exactly one.")
@@ -141,8 +139,13 @@ def _claims(var_data: bytes) -> tuple[Key, dict[str, Any], bytes]:
 def _vm(value: Any, where: str) -> dict[str, Any]:
     """The VM's configuration: `secure-boot` and `vmUniqueId` there and of their type. Others, if they are simple, as they are."""
     document = shapes.mapping(value, where)
-    shapes.pick(document, where, {"secure-boot": shapes.boolean, "vmUniqueId": shapes.text(64)})
-    return {name: item for name, item in document.items() if isinstance(item, bool | int | str)}
+    shapes.pick(document, where, _VM)
+    return {name: item for name, item in document.items() if isinstance(item, _SIMPLE)}
+
+
+_SIMPLE = (bool, int, str)
+_VM = {"secure-boot": shapes.boolean, "vmUniqueId": shapes.text(64)}
+_CLAIMS = {"keys": shapes.list_of(shapes.mapping, 20), "vm-configuration": _vm}
 
 
 def _key(jwk: dict[str, Any], where: str) -> Key:

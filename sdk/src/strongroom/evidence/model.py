@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Outcome(StrEnum):
@@ -25,8 +25,11 @@ class Tier(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+# To look a member up in its class takes longer than the rest of recording a check (until Python 3.12).
+_PASS, _FAIL, _NOT_AVAILABLE = Outcome.PASS, Outcome.FAIL, Outcome.NOT_AVAILABLE
+
+
+class Check(NamedTuple):
     """One thing that was looked at. `id` is stable and for machines, `detail` is a sentence for people."""
 
     id: str
@@ -44,17 +47,17 @@ class Checks:
     items: list[Check] = field(default_factory=list)
 
     def passed(self, id_: str, detail: str) -> None:
-        self.items.append(Check(id_, Outcome.PASS, detail))
+        self.items.append(Check(id_, _PASS, detail))
 
     def failed(self, id_: str, detail: str) -> None:
-        self.items.append(Check(id_, Outcome.FAIL, detail))
+        self.items.append(Check(id_, _FAIL, detail))
 
     def not_available(self, id_: str, detail: str) -> None:
-        self.items.append(Check(id_, Outcome.NOT_AVAILABLE, detail))
+        self.items.append(Check(id_, _NOT_AVAILABLE, detail))
 
     def require(self, id_: str, holds: bool, yes: str, no: str) -> bool:
         """Record pass with the sentence `yes` or fail with `no`; returns `holds`."""
-        self.items.append(Check(id_, Outcome.PASS if holds else Outcome.FAIL, yes if holds else no))
+        self.items.append(Check(id_, _PASS if holds else _FAIL, yes if holds else no))
         return holds
 
     @property
@@ -65,7 +68,7 @@ class Checks:
 def acceptable(checks: Iterable[Check]) -> bool:
     """Whether there is at least one check and none failed: nothing looked at is nothing shown."""
     outcomes = [check.outcome for check in checks]
-    return bool(outcomes) and Outcome.FAIL not in outcomes
+    return bool(outcomes) and _FAIL not in outcomes
 
 
 def hardware_tier(checks: Iterable[Check], *, required: Collection[str]) -> Tier:
@@ -73,8 +76,8 @@ def hardware_tier(checks: Iterable[Check], *, required: Collection[str]) -> Tier
     items = list(checks)
     if not acceptable(items):
         return Tier.CONTRAINDICATED
-    passed = {check.id for check in items if check.outcome is Outcome.PASS}
-    open_ = {check.id for check in items if check.outcome is Outcome.NOT_AVAILABLE}
+    passed = {check.id for check in items if check.outcome is _PASS}
+    open_ = {check.id for check in items if check.outcome is _NOT_AVAILABLE}
     return Tier.AFFIRMING if set(required) <= passed - open_ else Tier.WARNING
 
 

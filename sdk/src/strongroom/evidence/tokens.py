@@ -205,11 +205,12 @@ def _check_validity(
         return
     windows = (Window("token", start - CLOCK_SKEW, end), *windows)
     wrong = [w.name for w in windows if not w.start <= now < w.end]
+    at = format_time(now)
     checks.require(
         "validity",
         not wrong and issued < end,
-        f"The {'token is' if len(windows) == 1 else 'token and its certificates are'} valid at {format_time(now)}.",
-        f"At {format_time(now)} the {' and the '.join(wrong) or 'token'} is not valid: it is for another time.",
+        f"The {'token is' if len(windows) == 1 else 'token and its certificates are'} valid at {at}.",
+        f"At {at} the {' and the '.join(wrong) or 'token'} is not valid: it is for another time.",
     )
 
 
@@ -222,7 +223,9 @@ def _moment(value: Any) -> datetime | None:
 def member(value: Any, *path: str) -> Any:
     """What stands at a path of names in nested objects; None where there is nothing, or no object on the way."""
     for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
     return value
 
 

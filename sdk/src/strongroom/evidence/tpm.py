@@ -7,7 +7,7 @@ big-endian. Only what a verifier may accept is read: quotes, the SHA-256 bank, R
 from __future__ import annotations
 
 import hashlib
-import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +27,10 @@ GENERATED = 0xFF544347  # TPM_GENERATED_VALUE: the TPM itself made what follows
 ATTEST_QUOTE = 0x8018  # TPM_ST_ATTEST_QUOTE
 ALG_SHA256, ALG_RSASSA = 0x000B, 0x0014
 _MAX_BANKS = 16
+_CLOCK = struct.Struct(">QIIB")  # TPMS_CLOCK_INFO
 
 _PCR_NAMES = frozenset(map(str, range(PCR_COUNT)))
-_VALUE = re.compile(r"[0-9a-f]{64}")
+_DIGEST_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,9 @@ class _Reader:
         found, self.at = self.data[self.at : end], end
         return found
 
+    def fields(self, layout: struct.Struct, name: str) -> tuple[Any, ...]:
+        return layout.unpack(self.take(layout.size, name))
+
     def number(self, size: int, name: str) -> int:
         return int.from_bytes(self.take(size, name), "big")
 
@@ -88,8 +92,8 @@ def parse_attest(data: bytes) -> Attest:
     if (type_ := reader.number(2, "type")) != ATTEST_QUOTE:
         raise FormatError(f"The TPM attestation has type {type_:#06x}, so it is no quote (0x8018).")
     signer, extra = reader.sized("signer"), reader.sized("extra data")
-    clock, reset, restart = (reader.number(n, "clock") for n in (8, 4, 4))
-    if (safe := reader.number(1, "clock")) > 1:
+    clock, reset, restart, safe = reader.fields(_CLOCK, "clock")
+    if safe > 1:
         raise FormatError("The TPM quote's clock is neither safe nor unsafe.")
     firmware = reader.number(8, "firmware version")
     selections = _selections(reader)
@@ -143,9 +147,14 @@ def _bank(value: Any, where: str) -> dict[int, bytes]:
     bank = shapes.mapping(value, where)
     if not bank or not _PCR_NAMES.issuperset(bank):
         raise FormatError(f"{where} must name PCRs from 0 to {PCR_COUNT - 1}, at least one.")
-    if not all(isinstance(text, str) and _VALUE.fullmatch(text) for text in bank.values()):
-        raise FormatError(f"{where} must give each PCR as 32 bytes in lower-case hex.")
-    return {int(name): bytes.fromhex(text) for name, text in bank.items()}
+    try:
+        values = {int(name): bytes.fromhex(text) for name, text in bank.items()}
+    except (TypeError, ValueError):
+        values = {}
+    same = [*map(bytes.hex, values.values())] == [*bank.values()]  # so in lower case, without blanks
+    if not same or {*map(len, values.values())} != {_DIGEST_SIZE}:
+        raise FormatError(f"{where} must give each PCR as {_DIGEST_SIZE} bytes in lower-case hex.")
+    return values
 
 
 def selection_fault(attest: Attest, pcrs: Mapping[int, bytes]) -> str | None:
@@ -165,7 +174,7 @@ def selection_fault(attest: Attest, pcrs: Mapping[int, bytes]) -> str | None:
 
 def pcr_digest(pcrs: Mapping[int, bytes]) -> bytes:
     """SHA-256 over the values in ascending order: what a quote of exactly these PCRs holds."""
-    return hashlib.sha256(b"".join(pcrs[number] for number in sorted(pcrs))).digest()
+    return hashlib.sha256(b"".join(map(pcrs.__getitem__, sorted(pcrs)))).digest()
 
 
 def verify(key: rsa.RSAPublicKey, signature: bytes, attest: Attest) -> bool:

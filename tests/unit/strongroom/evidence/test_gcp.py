@@ -439,9 +439,17 @@ def ders() -> list[str]:
     lambda c: [c[0], c[1], 5], lambda c: [c[0], c[1], c[2] + "="], lambda c: [c[0], c[1], c[2].replace("/", "_")],
     lambda c: [c[0], c[1], "AAAA"], lambda c: ["", "", ""], lambda c: [c[0], c[2], c[2]], lambda c: [c[1], c[1], c[2]],
     lambda c: {"0": c[0]}, lambda c: [None] * 3, lambda c: [c[0], c[1], base64.b64encode(b"0" * 9000).decode()],
+    lambda c: [c[0], [c[1]], c[2]], lambda c: [{}, c[1], c[2]],
 ])  # fmt: skip
 def test_other_than_three_certificates_in_order(change: Any) -> None:
     assert "chain" in failing(judge(google().pki(CLAIMS, x5c=change(ders()))))
+
+
+def test_a_certificate_that_is_too_long_is_not_looked_into() -> None:
+    long = base64.b64encode(b"0" * 8193).decode()
+    appraisal = judge(google().pki(CLAIMS, x5c=[*ders()[:2], long]))
+    (chain,) = [check for check in appraisal.checks if check.id == "chain"]
+    assert chain.detail == "A certificate of the token is longer than 8192 bytes."
 
 
 def test_a_root_of_ones_own_with_the_same_name() -> None:
