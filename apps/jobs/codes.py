@@ -38,6 +38,8 @@ class Code:
 SOON = Retry("waits_to_retry", (timedelta(0), timedelta(seconds=10)), 3)
 CAPACITY = Retry("waits_for_cloud", (timedelta(minutes=2), timedelta(minutes=5)), 288)
 QUOTA = Retry("waits_for_quota", (timedelta(minutes=10),), 144)
+# What the operator has to mend: for a day, so that a credential that ran out at night ends no run.
+ACCESS = Retry("waits_for_access", (timedelta(minutes=1), timedelta(minutes=10)), 144)
 
 
 _AGAIN = "Start it again. If it fails in the same way, tell the operator of this portal."
@@ -62,11 +64,35 @@ CODES: dict[str, Code] = {
         "a day.",
         "Wait for other runs to end, or ask the operator of this portal to have the quota raised.",
     ),
-    "launching": Code("A machine is being started."),
-    "cloud_unreachable": Code(
-        "The cloud did not answer, so it is not known whether the machine is being started. The next look finds out."
+    "waits_for_access": Code(
+        "The cloud does not let this portal start machines: its credentials have run out or lack a right. The run is "
+        "tried again every ten minutes, for a day.",
+        _OPERATOR,
     ),
-    "cloud_busy": Code("The cloud asked to be called later. The portal looks again in a moment."),
+    "launching": Code("A machine is being started."),
+    # What is so is not known, and the next look asks again.
+    "cloud_unreachable": Code(
+        "The cloud did not answer, or answered with a fault of its own, so it is not known whether the machine is being "
+        "started. The next look finds out."
+    ),
+    "cloud_unreadable": Code(
+        "What came back from the cloud is not an answer of the form that it describes, so it is not known how the machine "
+        "stands. Nothing is concluded from it, and the next look asks again.",
+        "If this stays for more than an hour, tell the operator of this portal: something may stand between the portal "
+        "and the cloud.",
+    ),
+    "cloud_throttled": Code(
+        "The cloud has had too many requests and wants a pause. The portal asks it nothing for as long as the cloud said, "
+        "15 minutes at the most (half a minute where it did not say), and then looks again by itself."
+    ),
+    "cloud_busy": Code(
+        "The cloud is still at work on an earlier request for this machine or a part of it. The next look asks again."
+    ),
+    "look_refused": Code(
+        "The cloud does not show this portal its machines: its credentials have run out, or a right is missing. The "
+        "machine may be at work all the same, so nothing is concluded, and the next look asks again.",
+        _OPERATOR,
+    ),
     "machine_ending": Code(
         "The machine of an attempt that was lost is being removed before the next one starts."
     ),
@@ -141,7 +167,14 @@ CODES: dict[str, Code] = {
         _OPERATOR,
     ),
     "cloud_denied": Code(
-        "The cloud does not let this portal start machines: its credentials have run out or lack a right.",
+        "The cloud did not let this portal start machines, in every attempt for a day: its credentials have run out or "
+        "lack a right.",
+        _OPERATOR,
+        ACCESS,
+    ),
+    "name_taken": Code(
+        "Under the machine's name the cloud has something without this portal's mark: somebody else made it, or its tags "
+        "were taken away. The portal leaves it alone.",
         _OPERATOR,
         SOON,
     ),
@@ -161,8 +194,8 @@ CODES: dict[str, Code] = {
         SOON,
     ),
     "destroy_failed": Code(
-        "The cloud refuses to remove the machine of an attempt that was lost. The portal keeps asking, and starts no "
-        "other machine for this run until it is gone.",
+        "The cloud refuses to remove the machine of an attempt that was lost, or still has it after an hour. The portal "
+        "keeps asking, and starts no other machine for this run until it is gone.",
         _OPERATOR,
     ),
     "size_unknown": Code(
@@ -254,7 +287,9 @@ _REPORTED = {
 }  # fmt: skip
 # Shown while a queued run waits for its next attempt, and while nothing certain is known of its machine.
 WAITS = frozenset(code.retry.waits for code in CODES.values() if code.retry is not None)
-UNSETTLED = frozenset({"cloud_unreachable", "cloud_busy"})
+UNSETTLED = frozenset(
+    {"cloud_unreachable", "cloud_unreadable", "cloud_throttled", "cloud_busy", "look_refused"}
+)
 
 EXIT_CODES = {
     "succeeded": "succeeded",

@@ -32,6 +32,7 @@ class Resource:
     parts: list[tuple[str, str]] = field(default_factory=list)
     user: str = ""  # the VM that a NIC or a disk belongs to
     boots: int = 0
+    stays: bool = False  # its removal was accepted, and will fail
 
 
 class ArmFake(Fake):
@@ -47,6 +48,9 @@ class ArmFake(Fake):
         self.resources: dict[tuple[str, str], Resource] = {}
         self.leave_parts: set[str] = set()  # kinds of parts that the next machine removed forgets
         self.operations = 0
+        self.stuck = False  # removals are accepted, and nothing goes
+        self.elsewhere = ""  # the host of the next page of a list
+        self.endless = False  # every page of a list has a next one
 
     def error(self, status: int, code: str, message: str) -> Any:
         return {"error": {"code": code, "message": message}}
@@ -155,9 +159,12 @@ class ArmFake(Fake):
         if kind in (NIC, DISK) and resource.user:
             code = "NicInUse" if kind == NIC else "OperationNotAllowed"
             raise Refused(400 if kind == NIC else 409, code, f"{name} is attached to {resource.user}.")
-        if resource.state != "Deleting":
+        if resource.state != "Deleting" or resource.due is None:
             resource.state = "Deleting"
             resource.due = self.now + timedelta(seconds=self.end if kind in (VM, CONTAINERS) else self.small)
+            resource.stays = self.take("operation", request) is not None
+        if self.stuck:
+            resource.due = None
         return Answer(202, headers=self._operation())
 
     def _operation(self) -> dict[str, str]:
@@ -181,7 +188,12 @@ class ArmFake(Fake):
             if resource.due is None or resource.due > self.now:
                 continue
             resource.due = None
-            if resource.state == "Deleting":
+            if resource.state == "Deleting" and resource.stays:
+                resource.state, resource.failure = (
+                    "Failed",
+                    ("InternalExecutionError", "It could not be removed."),
+                )
+            elif resource.state == "Deleting":
                 self._end(key, resource)
             elif resource.failure:
                 resource.state = "Failed"
@@ -236,7 +248,11 @@ class ArmFake(Fake):
         body: dict[str, Any] = {"value": items[start : start + 2]}
         if start + 2 < len(items):
             version = request.query["api-version"]
-            body["nextLink"] = f"{self.url}{request.path}?api-version={version}&%24skiptoken={start + 2}"
+            body["nextLink"] = (
+                f"{self.elsewhere or self.url}{request.path}?api-version={version}&%24skiptoken={start + 2}"
+            )
+        if self.endless:
+            body["nextLink"] = f"{self.url}{request.path}?api-version={request.query['api-version']}"
         return Answer(body=body)
 
 
@@ -259,7 +275,7 @@ def _statuses(vm: Resource) -> list[dict[str, Any]]:
 def _group_state(group: Resource) -> str:
     if group.state == "Failed":
         return "Failed"
-    return {"": "Pending", "running": "Running", "stopped": "Succeeded"}[group.power]
+    return {"": "Pending", "running": "Running", "stopped": "Succeeded"}.get(group.power, group.power)
 
 
 def _model(kind: str) -> type:

@@ -58,6 +58,8 @@ class ComputeFake(Fake):
         self.disks: dict[str, Disk] = {}
         self.operations: list[Operation] = []
         self.leave_disk = False  # the next failed insert forgets its disk
+        self.stuck = False  # removals are accepted, and nothing goes
+        self.endless = False  # every page of a list has a next one
 
     def error(self, status: int, code: str, message: str) -> Any:
         return {
@@ -168,7 +170,7 @@ class ComputeFake(Fake):
 
     def settle(self) -> None:
         for operation in self.operations:
-            if operation.done or operation.ends > self.now:
+            if operation.done or operation.ends > self.now or (self.stuck and "delete" in operation.kind):
                 continue
             operation.done = True
             match operation.kind:
@@ -238,6 +240,8 @@ class ComputeFake(Fake):
         body: dict[str, Any] = {"kind": kind, "id": "list", "items": chosen[start : start + 2]}
         if start + 2 < len(chosen):
             body["nextPageToken"] = str(start + 2)
+        if self.endless:
+            body["nextPageToken"] = "0"
         return Answer(body=body)
 
 

@@ -35,6 +35,8 @@ class ClusterFake(Fake):
         self.collects = {"secrets", "networkpolicies"}  # kinds that the garbage collector gets round to
         self.room = True  # nodes have room
         self.pull_error = ""
+        self.stuck = False  # removals are accepted, and nothing goes: a finalizer, or a node that is lost
+        self.endless = False  # every page of a list has a next one
         self._uid = 0
 
     def error(self, status: int, code: str, message: str) -> Any:
@@ -82,6 +84,7 @@ class ClusterFake(Fake):
         if (kind, name) in self.objects:
             raise Refused(409, "AlreadyExists", f'{kind} "{name}" already exists')
         self._uid += 1
+        body |= {"kind": KINDS[kind][2:], "apiVersion": GROUPS[kind] or "v1"}
         meta |= {"uid": f"uid-{self._uid}", "creationTimestamp": _time(self.now), "namespace": self.namespace}
         if kind == "secrets":
             plain = body.pop("stringData", {})
@@ -111,7 +114,7 @@ class ClusterFake(Fake):
         template = job["spec"]["template"]
         pod = f"{name}-x7k2p"
         self.objects["pods", pod] = {
-            "metadata": {
+            "kind": "Pod", "apiVersion": "v1", "metadata": {
                 "name": pod, "labels": dict(template["metadata"]["labels"]), "uid": f"pod-{name}",
                 "creationTimestamp": _time(self.now), "ownerReferences": [
                     {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"]}
@@ -164,13 +167,14 @@ class ClusterFake(Fake):
 
     def settle(self) -> None:
         for key, moment in list(self.due.items()):
-            if moment > self.now:
+            thing = self.objects.get(key)
+            going = thing is not None and "deletionTimestamp" in thing["metadata"]
+            if moment > self.now or (self.stuck and going):
                 continue
             del self.due[key]
-            thing = self.objects.get(key)
             if thing is None:
                 continue
-            if "deletionTimestamp" in thing["metadata"]:
+            if going:
                 del self.objects[key]
                 self._collect(thing["metadata"]["uid"], key[0])
             elif key[0] == "pods":
@@ -226,7 +230,17 @@ class ClusterFake(Fake):
             for (k, _), thing in self.objects.items()
             if k == kind and all(thing["metadata"].get("labels", {}).get(n) == v for n, v in wanted.items())
         ]
-        return Answer(body={"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items})
+        # Entries have no kind of their own. Two of them a page, where pages are asked for: whoever reads one is found out.
+        plain = [{n: v for n, v in item.items() if n not in ("kind", "apiVersion")} for item in items]
+        start, meta = int(request.query.get("continue") or 0), {"resourceVersion": "1"}
+        end = start + 2 if "limit" in request.query else len(plain)
+        if end < len(plain):
+            meta["continue"] = str(end)
+        if self.endless:
+            meta["continue"] = "0"
+        name = f"{KINDS[kind][2:]}List"
+        version = GROUPS[kind] or "v1"
+        return Answer(body={"kind": name, "apiVersion": version, "metadata": meta, "items": plain[start:end]})
 
 
 def check(model: str, body: Any, where: str) -> None:

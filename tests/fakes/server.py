@@ -2,13 +2,14 @@
 
 Time passes only when a test says so (`pass_time`): operations end when their moment has come. Faults are taken from a
 list, each by the first request that it fits: a refusal, a connection dropped before the act or after it, the same
-request delivered twice, or an operation that is accepted and fails later.
+request delivered twice, an operation that is accepted and fails later, or an answer that cannot be read.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -39,7 +40,8 @@ class Answer:
 class Fault:
     """What goes wrong with the next request that fits.
 
-    kind: `answer` (a refusal), `drop_before`, `drop_after`, `twice`, or `operation` (accepted, then failed with `code`).
+    kind: `answer` (a refusal), `drop_before`, `drop_after`, `twice`, `operation` (accepted, then failed with `code`), or
+    `body`: done, and answered with what BODIES[code] makes of the answer; with a `status`, that one, and nothing is done.
     """
 
     kind: str
@@ -48,10 +50,47 @@ class Fault:
     message: str = "a fault of the schedule"
     methods: tuple[str, ...] = ("GET", *WRITES)
     part: str = ""  # of the path
-    headers: dict[str, str] = field(default_factory=dict)  # of an `answer`
+    headers: dict[str, str] = field(default_factory=dict)  # of an `answer` or a `body`
+    later: int = 0  # requests that fit and are let pass before
 
     def fits(self, request: Request) -> bool:
         return request.method in self.methods and self.part in request.path
+
+
+PAGE = b"<!doctype html><html><head><title>Sign in</title></head><body>Welcome to the guest network.</body></html>"
+
+
+def _without(whole: Any, kind: Callable[[Any], Any]) -> bytes:
+    """Each member of the answer, or of each entry of a list's page, as `kind` makes it."""
+    if not isinstance(whole, dict):
+        return json.dumps(whole).encode()
+    entries = [name for name in ("value", "items") if isinstance(whole.get(name), list)]
+    if entries:
+        return json.dumps({**whole, entries[0]: [7]}).encode()
+    return json.dumps({name: kind(value) for name, value in whole.items()}).encode()
+
+
+# What may come back instead of an answer, from the answer's own object: (content type, bytes).
+BODIES: dict[str, Callable[[Any], tuple[str, bytes]]] = {
+    "html": lambda whole: ("text/html; charset=utf-8", PAGE),
+    "html as json": lambda whole: ("application/json", PAGE),
+    "binary": lambda whole: ("application/octet-stream", bytes(range(128, 160))),
+    "bytes as json": lambda whole: ("application/json; charset=utf-8", bytes(range(128, 160))),
+    "half": lambda whole: ("application/json", json.dumps(whole).encode()[: len(json.dumps(whole)) // 2]),
+    "short": lambda whole: (
+        "application/json",
+        json.dumps(whole).encode(),
+    ),  # the connection ends before it does
+    "nothing": lambda whole: ("application/json", b""),
+    "null": lambda whole: ("application/json", b"null"),
+    "a list": lambda whole: ("application/json", b"[]"),
+    "a text": lambda whole: ("application/json", b'"ok"'),
+    "an empty object": lambda whole: ("application/json", b"{}"),
+    "an error": lambda whole: ("application/json", b'{"error": {"message": "upstream"}}'),
+    "no members": lambda whole: ("application/json", _without(whole, lambda value: None)),
+    "other types": lambda whole: ("application/json", _without(whole, lambda value: 7)),
+    "deep": lambda whole: ("application/json", b"[" * 100_000 + b"]" * 100_000),
+}
 
 
 class Refused(Exception):
@@ -72,6 +111,7 @@ class Fake:
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
         self.faults: list[Fault] = []
+        self.taken: Counter[str] = Counter()  # faults that a request has met, by kind
         self.requests: list[Request] = []
         self.mistakes: list[str] = []
         self.lock = threading.RLock()
@@ -142,7 +182,11 @@ class Fake:
     def take(self, kind: str, request: Request) -> Fault | None:
         for fault in self.faults:
             if fault.kind == kind and fault.fits(request):
+                if fault.later:
+                    fault.later -= 1
+                    return None
                 self.faults.remove(fault)
+                self.taken[kind] += 1
                 return fault
         return None
 
@@ -163,18 +207,35 @@ class Fake:
             self.requests.append(request)
             if self.take("drop_before", request):
                 return self._drop(handler)
-            answer = self._answer(request)
+            garbled = self.take("body", request)
+            if request.path == "/login":  # where a proxy sends one that follows it
+                garbled = Fault("body", status=200, code="html")
+            answer = Answer(garbled.status) if garbled and garbled.status else self._answer(request)
             if self.take("drop_after", request):
                 return self._drop(handler)
-        payload = b"" if answer.body is None else json.dumps(answer.body).encode()
-        handler.send_response(answer.status)
-        for name, value in answer.headers.items():
+        kind, payload = "application/json", b"" if answer.body is None else json.dumps(answer.body).encode()
+        short = 0
+        if garbled and answer.status != 204:  # which has no body
+            kind, payload = BODIES[garbled.code](answer.body)
+            short = 10 if garbled.code == "short" else 0
+            answer.headers = {**answer.headers, **garbled.headers}
+        self._send(handler, answer, kind, payload, short)
+
+    def _send(
+        self, handler: BaseHTTPRequestHandler, answer: Answer, kind: str, payload: bytes, short: int
+    ) -> None:
+        handler.send_response_only(answer.status)
+        headers = {
+            "Date": handler.date_time_string(), **answer.headers,
+            "Content-Type": kind, "Content-Length": str(len(payload) + short),
+        }  # fmt: skip
+        for name, value in headers.items():
             handler.send_header(name, value)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(payload)))
         handler.end_headers()
         handler.wfile.write(payload)
         handler.wfile.flush()
+        if short:
+            self._drop(handler)
 
     def _answer(self, request: Request) -> Answer:
         try:

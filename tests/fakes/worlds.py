@@ -43,7 +43,7 @@ def common(fake: Fake, installation: str = "0123456789ab", **changes: Any) -> Co
 
 
 class World:
-    """`left()`: the names of everything in the cloud, as (kind, name). `new_backend()`: as after a worker's restart."""
+    """`left()`: the names of everything in the cloud, as (kind, name)."""
 
     name: str
     fake: Any
@@ -51,11 +51,19 @@ class World:
     quota: dict[str, Any]  # a synchronous refusal for want of quota
     capacity: dict[str, Any]
     transient: list[dict[str, Any]]  # refusals that another look resolves
+    failures: list[str] = []  # with which an operation that was accepted ends
+    methods = ("GET", "POST", "DELETE")  # of the requests that come
 
     def __init__(self) -> None:
         self.backend = self.new_backend()
 
-    def new_backend(self, installation: str = "0123456789ab") -> CloudBackend:
+    def new_backend(self, installation: str = "0123456789ab") -> CloudBackend[Any, Any]:
+        """As after a worker's restart. It waits by the cloud's clock, and sweeps whenever it is told to."""
+        made = self._made(installation)
+        made.sweep_every, made.ticks = 0.0, lambda: float(self.fake.now.timestamp())
+        return made
+
+    def _made(self, installation: str) -> CloudBackend[Any, Any]:
         raise NotImplementedError
 
     def left(self) -> set[tuple[str, str]]:
@@ -77,6 +85,13 @@ class World:
         """A launch that failed and left something of the machine, but no machine."""
         raise NotImplementedError
 
+    def is_on(self, machine: str) -> bool:
+        raise NotImplementedError
+
+    def take_back(self, machine: str) -> None:
+        """Have the cloud end a machine that is on, as it may."""
+        raise NotImplementedError
+
     def started(self, run: Run, token: str = "token-1") -> None:
         """Launched and on."""
         self.backend.launch(run, token)
@@ -87,6 +102,7 @@ class GcpWorld(World):
     name = "gcp"
     quota = {"kind": "answer", "status": 403, "code": "quotaExceeded", "message": "Quota 'CPUS' exceeded."}
     capacity = {"kind": "operation", "code": "ZONE_RESOURCE_POOL_EXHAUSTED", "methods": ("POST",)}
+    failures = ["ZONE_RESOURCE_POOL_EXHAUSTED", "QUOTA_EXCEEDED", "INTERNAL_ERROR"]
     transient = [
         {"status": 503, "code": "backendError"},
         {"status": 500, "code": "internalError"},
@@ -100,8 +116,8 @@ class GcpWorld(World):
         self.config = config
         super().__init__()
 
-    def new_backend(self, installation: str = "0123456789ab") -> CloudBackend:
-        from google.auth.credentials import AnonymousCredentials
+    def _made(self, installation: str) -> CloudBackend[Any, Any]:
+        from google.auth.credentials import Credentials
 
         from workers.backends.gcp import Clients, Config, GcpBackend
 
@@ -116,13 +132,19 @@ class GcpWorld(World):
                 **self.config,
             }
         )
+
+        class FakeCredentials(Credentials):  # type: ignore[misc]
+            """Renewed whenever it is asked for: after a 401 the client does, and asks again by itself, twice."""
+
+            def refresh(self, request: Any) -> None:
+                self.token = "fake"
+
         clients = Clients(
-            {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": self.fake.url}}
+            {"credentials": FakeCredentials(), "client_options": {"api_endpoint": self.fake.url}}
         )
         backend = GcpBackend(
             common(self.fake, installation, sizes=sizes("n2d-standard-4", "n2d-standard-2")), config, clients
         )
-        backend.sweep_every = 0.0
         return backend
 
     def left(self) -> set[tuple[str, str]]:
@@ -134,6 +156,12 @@ class GcpWorld(World):
     def token_of(self, machine: str) -> str:
         items = {i["key"]: i["value"] for i in self.fake.instances[machine].body["metadata"]["items"]}
         return items["strongroom-token"]
+
+    def is_on(self, machine: str) -> bool:
+        return machine in self.fake.instances and self.fake.instances[machine].status == "RUNNING"
+
+    def take_back(self, machine: str) -> None:
+        self.fake.preempt(machine)
 
     def leave_a_part(self, run: Run) -> None:
         self.fake.leave_disk = True
@@ -162,12 +190,14 @@ class FakeCredential:
 
 
 class AzureWorld(World):
-    name = "azure"
+    name, kind = "azure", VM
     quota = {
         "kind": "answer", "status": 409, "code": "OperationNotAllowed", "part": "virtualMachines",
         "message": "Operation could not be completed as it results in exceeding approved standardDCASv5Family Cores quota.",
     }  # fmt: skip
     capacity = {"kind": "operation", "code": "AllocationFailed", "part": "virtualMachines"}
+    methods = ("GET", "PUT", "DELETE")
+    failures = ["AllocationFailed", "OSProvisioningTimedOut", "QuotaExceeded"]
     transient = [
         {"status": 503, "code": "ServerBusy"},
         {"status": 500, "code": "InternalServerError"},
@@ -181,7 +211,7 @@ class AzureWorld(World):
         self.config = config
         super().__init__()
 
-    def new_backend(self, installation: str = "0123456789ab") -> CloudBackend:
+    def _made(self, installation: str) -> CloudBackend[Any, Any]:
         from workers.backends.azure import AzureBackend, Clients, Config
 
         config = Config(
@@ -200,18 +230,24 @@ class AzureWorld(World):
             config,
             clients,
         )
-        backend.sweep_every = 0.0
         return backend
 
     def left(self) -> set[tuple[str, str]]:
         return {(kind.rpartition("/")[2], name) for kind, name in self.fake.resources}
 
     def machines(self) -> list[str]:
-        return [name for kind, name in self.fake.resources if kind == VM]
+        return [name for kind, name in self.fake.resources if kind == self.kind]
 
     def token_of(self, machine: str) -> str:
         data = self.fake.resources[VM, machine].body["properties"]["userData"]
         return json.loads(base64.b64decode(data))["token"]
+
+    def is_on(self, machine: str) -> bool:
+        found = self.fake.resources.get((self.kind, machine))
+        return found is not None and (found.state, found.power) == ("Succeeded", "running")
+
+    def take_back(self, machine: str) -> None:
+        (self.fake.evict if self.kind == VM else self.fake.stop)(machine)
 
     def leave_a_part(self, run: Run) -> None:
         self.started(run)
@@ -222,7 +258,7 @@ class AzureWorld(World):
 
 
 class AciWorld(AzureWorld):
-    name = "azure-aci"
+    name, kind = "azure-aci", CONTAINERS
     quota = {
         "kind": "answer", "status": 409, "code": "ContainerGroupQuotaReached", "part": "containerGroups",
         "message": "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota exceeded.",
@@ -231,6 +267,7 @@ class AciWorld(AzureWorld):
         "kind": "answer", "status": 409, "code": "ServiceUnavailable", "part": "containerGroups",
         "message": "The requested resource is not available in the location 'uksouth' at this moment.",
     }  # fmt: skip
+    failures = ["ServiceUnavailable", "InternalError"]
     transient = [
         {"status": 503, "code": "ServiceUnavailable"},
         {"status": 500, "code": "InternalServerError"},
@@ -238,7 +275,7 @@ class AciWorld(AzureWorld):
         {"status": 409, "code": "ContainerGroupTransitioning"},
     ]
 
-    def new_backend(self, installation: str = "0123456789ab") -> CloudBackend:
+    def _made(self, installation: str) -> CloudBackend[Any, Any]:
         from workers.backends import cce
         from workers.backends.azure_aci import AciBackend, Clients, Config
 
@@ -255,11 +292,7 @@ class AciWorld(AzureWorld):
         )
         clients = Clients(self.fake.subscription, FakeCredential(), arm_options(self.fake))
         backend = AciBackend(common(self.fake, installation), config, clients)
-        backend.sweep_every = 0.0
         return backend
-
-    def machines(self) -> list[str]:
-        return [name for kind, name in self.fake.resources if kind == CONTAINERS]
 
     def token_of(self, machine: str) -> str:
         volumes = self.fake.resources[CONTAINERS, machine].body["properties"]["volumes"]
@@ -276,6 +309,7 @@ class KubernetesWorld(World):
         "kind": "answer", "status": 403, "code": "Forbidden", "part": "/jobs",
         "message": 'jobs.batch is forbidden: exceeded quota: runs, requested: count/jobs.batch=1',
     }  # fmt: skip
+    methods = ("GET", "POST", "PATCH", "DELETE")
     transient = [
         {"status": 503, "code": "ServiceUnavailable"},
         {"status": 500, "code": "InternalError"},
@@ -295,7 +329,7 @@ class KubernetesWorld(World):
         self.fake.room, self.settle_seconds = False, 400.0
         return {"kind": "none"}
 
-    def new_backend(self, installation: str = "0123456789ab") -> CloudBackend:
+    def _made(self, installation: str) -> CloudBackend[Any, Any]:
         from kubernetes.client import Configuration
 
         from workers.backends.kubernetes import Clients, Config, KubernetesBackend
@@ -306,7 +340,6 @@ class KubernetesWorld(World):
         backend = KubernetesBackend(
             common(self.fake, installation, sizes=sizes("", "")), config, Clients(where)
         )
-        backend.sweep_every = 0.0
         return backend
 
     def left(self) -> set[tuple[str, str]]:
@@ -317,6 +350,13 @@ class KubernetesWorld(World):
 
     def token_of(self, machine: str) -> str:
         return base64.b64decode(self.fake.objects["secrets", machine]["data"]["token"]).decode()
+
+    def is_on(self, machine: str) -> bool:
+        pod = self.fake.objects.get(("pods", f"{machine}-x7k2p"))
+        return pod is not None and pod["status"].get("phase") == "Running" and machine in self.machines()
+
+    def take_back(self, machine: str) -> None:
+        self.fake.evict(machine)
 
     def leave_a_part(self, run: Run) -> None:
         self.started(run)

@@ -5,15 +5,25 @@ end every run has ended with a word of the table, one that succeeded has its sta
 never started again, no key went out without evidence that passed, no output came in without it, and nothing is left in
 the cloud.
 
-STRONGROOM_EXAMPLES: how many runs for each cloud (25 unless set).
+For longer than the suite has time for, with other dice each time (the seed and what happened are printed):
+
+    STRONGROOM_EXAMPLES=200 STRONGROOM_SEED=random nice -n 10 .venv/bin/python -m pytest tests/stateful -s
+
+STRONGROOM_EXAMPLES: how many runs for each cloud (40 unless set), and histories of test_machines.py.
+STRONGROOM_SEED: a number, `random`, or nothing for the same dice every time. A number that was printed repeats that day,
+as far as a day repeats: ids of runs and hours of the real clock differ.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import uuid
+from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,6 +39,7 @@ from apps.jobs.models import Run, RunCost
 from apps.jobs.states import RUN
 from strongroom import contexts
 from strongroom.signing import SigningKey
+from tests.fakes.server import BODIES
 from tests.fakes.worlds import WORLDS, World
 from tests.unit.jobs.engine.fake_runner import FakeRunner
 from tests.unit.jobs.engine.world import World as Portal
@@ -36,7 +47,9 @@ from tests.unit.jobs.engine.world import make_world
 from workers import sweep
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
-RUNS = int(os.environ.get("STRONGROOM_EXAMPLES", "25"))
+RUNS = int(os.environ.get("STRONGROOM_EXAMPLES", "40"))
+SEED = os.environ.get("STRONGROOM_SEED", "")
+CALLS = ("_create", "_look", "_remove", "_ours")
 
 
 class Killed(BaseException):
@@ -53,7 +66,8 @@ class Day:
         self.started: dict[uuid.UUID, int] = {}  # run -> the attempt in which its program started
         self.delivered: set[uuid.UUID] = set()
         self.lied: set[uuid.UUID] = set()  # runs whose machine showed evidence that is not its own
-        self.kills = 0
+        self.kills: Counter[str] = Counter()  # of workers, by the call and whether it had been made
+        self.happened: Counter[str] = Counter()  # to machines
 
     def _ask(self, portal: Portal) -> Run:
         return engine.create_run(
@@ -64,7 +78,7 @@ class Day:
     def hour(self, *, rough: bool) -> None:
         """Each unsettled run is looked at, its machine may do something, and time passes."""
         for run in self.unsettled():
-            if rough and self.dice.random() < 0.3:
+            if rough and self.dice.random() < 0.4:
                 self._fault()
             self._look(run, rough)
             run.refresh_from_db()
@@ -73,57 +87,95 @@ class Day:
         self.world.fake.pass_time(self.dice.choice([5, 30, 90]))
         Run.objects.filter(state="queued").update(queued_at=now() - timedelta(seconds=1))
         if rough and self.dice.random() < 0.3:
-            self.world.backend = self.world.new_backend()
-            machines.register(self.world.name, self.world.backend)
-        sweep.sweep_runs()
+            self.restart()
+        with self._deadly(rough):
+            sweep.sweep_runs()
+        self._free_leases()
+
+    def restart(self) -> None:
+        self.happened["restarts of the worker"] += 1
+        self.world.backend = self.world.new_backend()
+        machines.register(self.world.name, self.world.backend)
 
     def unsettled(self) -> list[Run]:
         return list(Run.objects.filter(pk__in=[r.pk for r in self.runs], machine_gone=False))
 
     def _fault(self) -> None:
-        fault = self.dice.choice(
-            [*self.world.transient, self.world.quota, {"status": 401, "code": "Unauthorized"}]
-        )
-        answer = {k: v for k, v in fault.items() if k in ("status", "code", "message")}
-        kind = self.dice.choice(["drop_before", "drop_after", "twice", "answer"])
-        methods = (self.dice.choice(["GET", "POST", "PUT", "PATCH", "DELETE"]),)
-        if kind == "answer" and "status" in answer:
-            self.world.fake.fault("answer", methods=methods, **answer)
-        elif kind != "answer" and not (kind == "twice" and methods == ("GET",)):
-            self.world.fake.fault(kind, methods=methods)
+        """One more of the schedule: see tests/fakes/server.py for the kinds."""
+        methods, fake = (self.dice.choice(self.world.methods),), self.world.fake
+        match self.dice.choice(
+            ["drop_before", "drop_after", "twice", "answer", "answer", "body", "body", "operation"]
+        ):
+            case "answer":
+                refusal = self.dice.choice(
+                    [*self.world.transient, self.world.quota, {"status": 401, "code": "Unauthorized"}]
+                )
+                named = {k: v for k, v in refusal.items() if k in ("status", "code", "message")}
+                pause = self.dice.choice([{}] * 5 + [{"Retry-After": "40"}] * 2 + [{"Retry-After": "86400"}])
+                if "status" in named:
+                    fake.fault("answer", methods=methods, headers=pause, **named)
+            case "body":
+                body = self.dice.choice(sorted(BODIES))
+                status = self.dice.choice([0, 0, 0, 200, 403, 404, 502])
+                fake.fault("body", methods=methods, code=body, status=status)
+            case "operation":
+                if self.world.failures:
+                    fake.fault("operation", methods=methods, code=self.dice.choice(self.world.failures))
+            case "twice" if methods == ("GET",):
+                pass
+            case kind:
+                fake.fault(kind, methods=methods)
 
     def _look(self, run: Run, rough: bool) -> None:
-        """A look by a worker that may be killed before or after one of its calls to the cloud."""
-        backend: Any = self.world.backend
-        name = self.dice.choice(["_create", "_look", "_remove"])
-        ask = getattr(type(backend), name)
-        if rough and self.dice.random() < 0.15:
-            late = self.dice.random() < 0.5
-
-            def dies(*arguments: Any) -> None:
-                if late:
-                    ask(backend, *arguments)
-                raise Killed
-
-            setattr(backend, name, dies)
-        try:
+        with self._deadly(rough):
             engine.advance(run.pk)
-        except Killed:
-            self.kills += 1
-            Run.objects.filter(pk=run.pk).update(lease_until=now() - timedelta(seconds=1))
+        self._free_leases()
+
+    @contextlib.contextmanager
+    def _deadly(self, rough: bool) -> Iterator[None]:
+        """Work of a worker that may be killed before or after its first or second call to the cloud."""
+        backend: Any = self.world.backend
+        late, calls = self.dice.random() < 0.5, self.dice.choice([1, 1, 2])
+
+        def call(name: str, *arguments: Any) -> Any:
+            nonlocal calls
+            calls -= 1
+            if calls == 0 and not late:
+                raise Killed(f"before {name}")
+            found = getattr(type(backend), name)(backend, *arguments)
+            found = list(found) if name == "_ours" else found
+            if calls == 0:
+                raise Killed(f"after {name}")
+            return found
+
+        if rough and self.dice.random() < 0.2:
+            for name in CALLS:
+                setattr(backend, name, partial(call, name))
+        try:
+            yield
+        except Killed as killed:
+            self.kills[str(killed)] += 1
         finally:
-            backend.__dict__.pop(name, None)
+            for name in CALLS:
+                backend.__dict__.pop(name, None)
+
+    @staticmethod
+    def _free_leases() -> None:
+        """What a worker held that was killed runs out."""
+        Run.objects.filter(lease_until__isnull=False).update(lease_until=now() - timedelta(seconds=1))
 
     def _machine_acts(self, run: Run, rough: bool) -> None:
-        if run.machine not in self.world.machines():
+        if not self.world.is_on(run.machine):
             return
         if rough and self.dice.random() < 0.1:
-            # Silent from now on, or taken away behind everybody's back.
+            self.happened["silent"] += 1
             Run.objects.filter(pk=run.pk).update(heartbeat_at=now() - timedelta(hours=1))
             return
+        if rough and self.dice.random() < 0.05:
+            self.happened["taken back by the cloud"] += 1
+            self.world.take_back(run.machine)
+            return
         if run.machine not in self.runners:
-            if self.world.name == "kubernetes" and ("secrets", run.machine) not in self.world.left():
-                return
             runner = FakeRunner(Client(), self.world.token_of(run.machine))
             if runner.claim().status == 200:
                 self.runners[run.machine] = runner
@@ -152,6 +204,7 @@ class Day:
             ]
         )
         answer = runner.ask_keys(context, evidence)
+        self.happened["false evidence for keys"] += 1
         # 409: the attempt was over already. Never the keys.
         assert answer.status != 200, answer
         if answer.status == 403:
@@ -160,9 +213,30 @@ class Day:
     def _lie_of_the_result(self, run: Run, runner: FakeRunner) -> None:
         changes = self.dice.choice([{"instance": "another"}, {"key": SigningKey.generate()}])
         answer = runner.deliver({"table.csv": b"a,b\n1,2\n"}, evidence_changes=changes)
+        self.happened["false evidence for a result"] += 1
         assert answer.body.get("state") != "succeeded", answer
         if answer.status == 403 or answer.body.get("state") == "failed":
             self.lied.add(run.pk)
+
+    def report(self, runs: list[Run], seed: int) -> str:
+        ends = Counter(f"{run.state} {run.code}" for run in runs)
+        parts = {
+            "runs": {"in all": len(runs), "attempts": sum(r.attempt for r in runs), **ends},
+            "faults": self.world.fake.taken,
+            "kills": self.kills,
+            "machines and workers": self.happened,
+        }
+        lines = [
+            f"  {name}: {sum(found.values()) if name != 'runs' else len(runs)} {dict(sorted(found.items()))}"
+            for name, found in parts.items()
+        ]
+        return "\n".join([f"{self.world.name}, seed {seed}", *lines])
+
+
+def seed_of(name: str) -> int:
+    if SEED == "random":
+        return random.SystemRandom().randrange(2**32)
+    return int(SEED) if SEED else sum(name.encode())
 
 
 @pytest.mark.parametrize("name", sorted(WORLDS))
@@ -172,15 +246,19 @@ def test_every_run_ends_and_every_machine_goes(name: str, db: None, monkeypatch:
     settings.MAX_LIVE_MACHINES = RUNS
     with WORLDS[name]() as world:
         monkeypatch.setattr(machines, "_backends", {name: world.backend})
-        day = Day(world, make_world(), seed=sum(name.encode()))
+        seed = seed_of(name)
+        print(f"\n{name}, seed {seed}")
+        day = Day(world, make_world(), seed)
         for _ in range(25):
             day.hour(rough=True)
         world.fake.faults.clear()
+        day.restart()  # without the pause that was asked for
         for _ in range(60):
             if not day.unsettled():
                 break
             day.hour(rough=False)
         runs = list(Run.objects.filter(pk__in=[r.pk for r in day.runs]))
+        print(day.report(runs, seed))
         assert [(r.state, r.code) for r in runs if r.state not in RUN.final or not r.machine_gone] == []
         for run in runs:
             assert run.code in codes.CODES and (run.state == "succeeded") == (run.code == "succeeded")
@@ -201,4 +279,10 @@ def test_every_run_ends_and_every_machine_goes(name: str, db: None, monkeypatch:
             world.backend.sweep(set())
             world.fake.pass_time(world.settle_seconds)
         assert world.left() == set() and world.fake.mistakes == []
-        assert day.kills > 0 and day.lied and day.delivered and len({r.state for r in runs}) > 1
+        assert (
+            day.kills.total() > 0
+            and world.fake.taken["body"] > 0
+            and day.lied
+            and day.delivered
+            and len({r.state for r in runs}) > 1
+        )

@@ -13,10 +13,10 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from azure.core import MatchConditions
 from azure.core import exceptions as core
@@ -32,10 +32,9 @@ from django.core.exceptions import ImproperlyConfigured
 from apps.jobs.models import Run
 from apps.jobs.sizes import Size
 from workers.backends import arm
-from workers.backends.base import BackendError, Sight
+from workers.backends.base import BackendError, Sight, unreadable
 from workers.backends.cloud import CloudBackend, Common, Found, present
 
-T = TypeVar("T")
 ENCRYPTIONS = ("DiskWithVMGuestState", "NonPersistedTPM")
 _GALLERY = re.compile(r"/subscriptions/.+/galleries/[^/]+/images/[^/]+/versions/\d+\.\d+\.\d+")
 _MARKET = re.compile(r"[^:/]+:[^:/]+:[^:/]+:\d[\w.]*")
@@ -55,10 +54,7 @@ class Config:
     spot: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("subscription", "resource_group", "location"):
-            if not getattr(self, name):
-                raise ImproperlyConfigured(f"Set STRONGROOM_AZURE_{name.upper()}.")
-        arm.require_subnet(self.subnet)
+        arm.require_place(self)
         if self.encryption not in ENCRYPTIONS:
             raise ImproperlyConfigured(f"STRONGROOM_AZURE_ENCRYPTION is one of {', '.join(ENCRYPTIONS)}.")
         if not (_GALLERY.fullmatch(self.image) or _MARKET.fullmatch(self.image)):
@@ -82,11 +78,8 @@ class Clients:
         self.network = NetworkManagementClient(self.credential, self.subscription, **options)
 
 
-class AzureBackend(CloudBackend):
+class AzureBackend(CloudBackend[Config, Clients]):
     """Confidential VMs in one resource group of their own."""
-
-    def __init__(self, common: Common, config: Config, clients: Clients | None = None) -> None:
-        self.common, self.config, self._clients = common, config, clients
 
     @classmethod
     def from_settings(cls) -> AzureBackend:
@@ -94,11 +87,8 @@ class AzureBackend(CloudBackend):
             Common.from_settings("azure", cls.first_call), Config(**cast(dict[str, Any], settings.AZURE))
         )
 
-    @property
-    def clients(self) -> Clients:
-        if self._clients is None:
-            self._clients = Clients(self.config.subscription, arm.credential())
-        return self._clients
+    def _connect(self) -> Clients:
+        return Clients(self.config.subscription, arm.credential())
 
     def _answers(self) -> AbstractContextManager[None]:
         return arm.answers()
@@ -106,14 +96,11 @@ class AzureBackend(CloudBackend):
     def _create(self, run: Run, machine: str, token: str) -> None:
         there = self._vm(machine)
         if there is not None:
-            if not self._is_ours(there.tags):
-                raise BackendError("cloud_rejected", f"{machine} is somebody else's name.")
+            self._require_ours(machine, there.tags)
             return
         size = self._size(run)
         tags = self._tags(run)
-        nic = self.clients.network.network_interfaces.begin_create_or_update(
-            self.config.resource_group, f"{machine}-nic", self._nic(tags), polling=False
-        ).result()
+        nic = self._interface(machine, tags)
         try:
             self.clients.compute.virtual_machines.begin_create_or_update(
                 self.config.resource_group, machine, self._machine(run, machine, token, size, nic, tags),
@@ -123,6 +110,19 @@ class AzureBackend(CloudBackend):
             if error.status_code != 412:
                 raise
             # It is there: this call is a repetition.
+
+    def _interface(self, machine: str, tags: dict[str, str]) -> network.NetworkInterface:
+        """The machine's interface: the one that is there, else a new one. Making has no precondition, so it is looked for."""
+        group, name, interfaces = (
+            self.config.resource_group,
+            f"{machine}-nic",
+            self.clients.network.network_interfaces,
+        )
+        there = arm.or_none(lambda: interfaces.get(group, name))
+        if there is not None:
+            self._require_ours(machine, there.tags)
+            return there
+        return interfaces.begin_create_or_update(group, name, self._nic(tags), polling=False).result()
 
     def _nic(self, tags: dict[str, str]) -> network.NetworkInterface:
         private = network.NetworkInterfaceIPConfiguration(
@@ -202,8 +202,9 @@ class AzureBackend(CloudBackend):
 
     def _look(self, machine: str) -> Sight:
         vm = self._vm(machine)
-        if vm is None or not self._is_ours(vm.tags):
+        if vm is None:
             return Sight.ABSENT
+        self._require_ours(machine, vm.tags)
         statuses = (vm.instance_view.statuses if vm.instance_view else None) or []
         match vm.provisioning_state:
             case "Failed":
@@ -219,20 +220,23 @@ class AzureBackend(CloudBackend):
             return Sight.EVICTED if vm.priority == "Spot" else Sight.GONE
         if power & {"powerstate/stopped", "powerstate/stopping"}:
             return Sight.GONE
-        return Sight.STARTING
+        if power & {"powerstate/creating", "powerstate/starting"}:
+            return Sight.STARTING
+        # "Unknown" is a state of Azure's own: the provider could not find out.
+        raise unreadable(f"{machine} is {vm.provisioning_state}, and whether it is on is not said: {power}.")
 
     def _vm(self, machine: str) -> compute.VirtualMachine | None:
-        return _or_none(
+        return arm.or_none(
             lambda: self.clients.compute.virtual_machines.get(
                 self.config.resource_group, machine, expand="instanceView"
             )
         )
 
-    def _remove(self, machine: str) -> bool:
+    def _remove(self, machine: str, again: bool) -> bool:
         group, vm = self.config.resource_group, self._vm(machine)
-        if vm is not None and self._is_ours(vm.tags):
-            if vm.provisioning_state != "Deleting":
-                _or_none(
+        if vm is not None and self._removable(machine, vm.tags):
+            if again or vm.provisioning_state != "Deleting":
+                arm.or_none(
                     lambda: self.clients.compute.virtual_machines.begin_delete(
                         group, machine, force_deletion=True, polling=False
                     )
@@ -241,23 +245,23 @@ class AzureBackend(CloudBackend):
         # What the VM should have taken along, or never came to have.
         interfaces, disks = self.clients.network.network_interfaces, self.clients.compute.disks
         gone = True
-        nic = _or_none(lambda: interfaces.get(group, f"{machine}-nic"))
-        if nic is not None and self._is_ours(nic.tags):
+        nic = arm.or_none(lambda: interfaces.get(group, f"{machine}-nic"))
+        if nic is not None and self._removable(f"{machine}-nic", nic.tags):
             gone = False
-            if nic.provisioning_state != "Deleting":
-                _or_none(lambda: interfaces.begin_delete(group, f"{machine}-nic", polling=False))
-        if _or_none(lambda: disks.get(group, self._disk_name(machine))) is not None:
+            if again or nic.provisioning_state != "Deleting":
+                arm.or_none(lambda: interfaces.begin_delete(group, f"{machine}-nic", polling=False))
+        if arm.or_none(lambda: disks.get(group, self._disk_name(machine))) is not None:
             gone = False
-            _or_none(lambda: disks.begin_delete(group, self._disk_name(machine), polling=False))
+            arm.or_none(lambda: disks.begin_delete(group, self._disk_name(machine), polling=False))
         return gone
 
     def _ours(self) -> Iterable[Found]:
         group = self.config.resource_group
-        machines = self.clients.compute.virtual_machines.list(group)
+        machines = arm.listed(self.clients.compute.virtual_machines.list(group))
         yield from present(self._found(v.name or "", v.tags) for v in machines if self._is_ours(v.tags))
-        nics = self.clients.network.network_interfaces.list(group)
+        nics = arm.listed(self.clients.network.network_interfaces.list(group))
         yield from present(self._found(n.name or "", n.tags) for n in nics if self._is_ours(n.tags))
-        for disk in self.clients.compute.disks.list_by_resource_group(group):
+        for disk in arm.listed(self.clients.compute.disks.list_by_resource_group(group)):
             # A disk is as old as it says itself: it may not have its machine's tags, but it has our name.
             found = self._found(disk.name or "", disk.tags)
             if found is not None and disk.name == self._disk_name(found.machine):
@@ -293,13 +297,3 @@ def _why_failed(statuses: Iterable[compute.InstanceViewStatus]) -> BackendError:
             text = f"{name}: {status.message}"
             return arm.from_code(name, text) or BackendError("launch_failed", text)
     return BackendError("launch_failed", "The making of the machine failed without a reason.")
-
-
-def _or_none(ask: Callable[[], T]) -> T | None:
-    """What `ask` gives; None where there is nothing of that name."""
-    try:
-        return ask()
-    except core.HttpResponseError as error:
-        if arm.is_missing(error):
-            return None
-        raise

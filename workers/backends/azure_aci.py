@@ -8,13 +8,12 @@ secret volume  the one-time token as a file: environment variables are shown by 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from azure.core import exceptions as core
 from azure.mgmt.containerinstance import ContainerInstanceManagementClient
 from azure.mgmt.containerinstance import models as aci
 from django.conf import settings
@@ -23,10 +22,9 @@ from django.core.exceptions import ImproperlyConfigured
 from apps.jobs.models import Run
 from apps.jobs.sizes import Size
 from workers.backends import arm, cce
-from workers.backends.base import BackendError, Sight
-from workers.backends.cloud import CloudBackend, Common, Found, present, require_digest
+from workers.backends.base import BackendError, Sight, unreadable
+from workers.backends.cloud import CloudBackend, Common, Found, present
 
-T = TypeVar("T")
 TOKEN_FOLDER = "/run/strongroom"  # noqa: S105  a folder
 
 
@@ -43,10 +41,7 @@ class Config:
     registry_server: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("subscription", "resource_group", "location"):
-            if not getattr(self, name):
-                raise ImproperlyConfigured(f"Set STRONGROOM_AZURE_{name.upper()}.")
-        arm.require_subnet(self.subnet)
+        arm.require_place(self)
 
 
 def policy_from(policy_file: str, layers_file: str, image: str, portal: str) -> str:
@@ -84,12 +79,8 @@ class Clients:
         self.groups = client.container_groups
 
 
-class AciBackend(CloudBackend):
+class AciBackend(CloudBackend[Config, Clients]):
     """Confidential container groups in one resource group of their own."""
-
-    def __init__(self, common: Common, config: Config, clients: Clients | None = None) -> None:
-        require_digest(common.image)
-        self.common, self.config, self._clients = common, config, clients
 
     @classmethod
     def from_settings(cls) -> AciBackend:
@@ -98,11 +89,8 @@ class AciBackend(CloudBackend):
         policy = policy_from(given.pop("policy_file"), given.pop("layers_file"), common.image, common.portal)
         return cls(common, Config(policy=policy, **given))
 
-    @property
-    def clients(self) -> Clients:
-        if self._clients is None:
-            self._clients = Clients(self.config.subscription, arm.credential())
-        return self._clients
+    def _connect(self) -> Clients:
+        return Clients(self.config.subscription, arm.credential())
 
     def _answers(self) -> AbstractContextManager[None]:
         return arm.answers()
@@ -110,8 +98,7 @@ class AciBackend(CloudBackend):
     def _create(self, run: Run, machine: str, token: str) -> None:
         there = self._group(machine)
         if there is not None:
-            if not self._is_ours(there.tags):
-                raise BackendError("cloud_rejected", f"{machine} is somebody else's name.")
+            self._require_ours(machine, there.tags)
             return
         self.clients.groups.begin_create_or_update(
             self.config.resource_group,
@@ -167,8 +154,9 @@ class AciBackend(CloudBackend):
 
     def _look(self, machine: str) -> Sight:
         group = self._group(machine)
-        if group is None or not self._is_ours(group.tags):
+        if group is None:
             return Sight.ABSENT
+        self._require_ours(machine, group.tags)
         view = group.instance_view
         match group.provisioning_state:
             case "Failed" | "Unhealthy":
@@ -180,24 +168,28 @@ class AciBackend(CloudBackend):
                 return Sight.RUNNING
             case "Succeeded" | "Failed" | "Stopped" | "Terminated":
                 return Sight.GONE
-            case _:
+            case "Pending" | "Repairing":
                 return Sight.STARTING
+            case None if group.provisioning_state in ("Accepted", "Creating", "Pending", "Repairing"):
+                return Sight.STARTING
+            case state:
+                raise unreadable(f"{machine} is {group.provisioning_state}, and its state {state!r}.")
 
     def _group(self, machine: str) -> aci.ContainerGroup | None:
-        return _or_none(lambda: self.clients.groups.get(self.config.resource_group, machine))
+        return arm.or_none(lambda: self.clients.groups.get(self.config.resource_group, machine))
 
-    def _remove(self, machine: str) -> bool:
+    def _remove(self, machine: str, again: bool) -> bool:
         group = self._group(machine)
-        if group is None or not self._is_ours(group.tags):
+        if group is None or not self._removable(machine, group.tags):
             return True
-        if group.provisioning_state != "Deleting":
-            _or_none(
+        if again or group.provisioning_state != "Deleting":
+            arm.or_none(
                 lambda: self.clients.groups.begin_delete(self.config.resource_group, machine, polling=False)
             )
         return False
 
     def _ours(self) -> Iterable[Found]:
-        groups = self.clients.groups.list_by_resource_group(self.config.resource_group)
+        groups = arm.listed(self.clients.groups.list_by_resource_group(self.config.resource_group))
         return present(self._found(g.name or "", g.tags) for g in groups if self._is_ours(g.tags))
 
 
@@ -209,13 +201,3 @@ def _why_failed(group: aci.ContainerGroup) -> BackendError:
         if found := arm.from_code(event.name or "", text):
             return found
     return BackendError("launch_failed", "; ".join(f"{e.name}: {e.message}" for e in events)[:1000])
-
-
-def _or_none(ask: Callable[[], T]) -> T | None:
-    """What `ask` gives; None where there is nothing of that name."""
-    try:
-        return ask()
-    except core.HttpResponseError as error:
-        if arm.is_missing(error):
-            return None
-        raise

@@ -9,6 +9,11 @@ from apps.jobs.engine.machines import Backend, BackendError, Sight, Unsettled
 MACHINE = re.compile(r"sr-[0-9a-f]{12}-[1-9][0-9]{0,3}")
 
 
+def unreadable(detail: str) -> Unsettled:
+    """An answer that is not what the cloud says by its own description: it tells nothing, so nothing is concluded."""
+    return Unsettled("cloud_unreadable", detail)
+
+
 def checked_name(machine: str) -> str:
     """The machine's name, if it is one of ours: it becomes a path and a resource name. Raises BackendError."""
     if not MACHINE.fullmatch(machine):
@@ -16,4 +21,4 @@ def checked_name(machine: str) -> str:
     return machine
 
 
-__all__ = ["MACHINE", "Backend", "BackendError", "Sight", "Unsettled", "checked_name"]
+__all__ = ["MACHINE", "Backend", "BackendError", "Sight", "Unsettled", "checked_name", "unreadable"]

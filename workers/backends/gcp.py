@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import requests
 from django.conf import settings
@@ -20,12 +20,14 @@ from django.core.exceptions import ImproperlyConfigured
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 from google.cloud import compute_v1 as compute
+from google.protobuf import json_format  # type: ignore[import-untyped]
 
 from apps.jobs.models import Run
 from apps.jobs.sizes import Size
-from workers.backends.base import BackendError, Sight, Unsettled
-from workers.backends.cloud import INSTALLATION, TIMEOUT, CloudBackend, Common, Found, present, require_digest
+from workers.backends.base import BackendError, Sight, Unsettled, unreadable
+from workers.backends.cloud import INSTALLATION, TIMEOUT, CloudBackend, Common, Found, bounded, present
 
+T = TypeVar("T")
 TYPES = ("SEV", "SEV_SNP", "TDX")
 TOKEN = "strongroom-token"  # noqa: S105  the key's name
 _EXACT_IMAGE = re.compile(r"projects/[a-z0-9.:-]+/global/images/[a-z0-9-]+")
@@ -36,11 +38,14 @@ _CAPACITY = {
     "UNSUPPORTED_OPERATION_RESOURCE_POOL", "STOCKOUT",
 }  # fmt: skip
 _QUOTA = {"QUOTA_EXCEEDED", "quotaExceeded", "limitExceeded"}
+_THROTTLED = {
+    "rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED", "CONCURRENT_OPERATIONS_QUOTA_EXCEEDED",
+}  # fmt: skip
 _BUSY = {
-    "rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED", "resourceNotReady", "RESOURCE_NOT_READY",
-    "CONCURRENT_OPERATIONS_QUOTA_EXCEEDED", "resourceInUseByAnotherResource", "RESOURCE_IN_USE_BY_ANOTHER_RESOURCE",
+    "resourceNotReady", "RESOURCE_NOT_READY", "resourceInUseByAnotherResource", "RESOURCE_IN_USE_BY_ANOTHER_RESOURCE",
     "operationInProgress",
 }  # fmt: skip
+_THERE = {"alreadyExists", "RESOURCE_ALREADY_EXISTS"}
 _INTERNAL = {"INTERNAL_ERROR", "backendError", "internalError", "RESOURCE_OPERATION_RATE_EXCEEDED"}
 
 
@@ -88,25 +93,18 @@ class Clients:
         self.operations = compute.ZoneOperationsClient(transport="rest", **self.options)
 
 
-class GcpBackend(CloudBackend):
+class GcpBackend(CloudBackend[Config, Clients]):
     """Confidential Space machines in one zone of one project."""
 
-    def __init__(self, common: Common, config: Config, clients: Clients | None = None) -> None:
-        require_digest(common.image)
-        self.common, self.config = common, config
-        self._clients = clients
-        # The engine owns every retry, so the client makes none; each call has its own end.
-        self._call: dict[str, Any] = {"retry": None, "timeout": TIMEOUT[1]}
+    # The engine owns every retry, so the client makes none; each call has its own end.
+    _call: ClassVar[dict[str, Any]] = {"retry": None, "timeout": TIMEOUT[1]}
 
     @classmethod
     def from_settings(cls) -> GcpBackend:
         return cls(Common.from_settings("gcp", cls.first_call), Config(**cast(dict[str, Any], settings.GCP)))
 
-    @property
-    def clients(self) -> Clients:
-        if self._clients is None:
-            self._clients = Clients()
-        return self._clients
+    def _connect(self) -> Clients:
+        return Clients()
 
     @property
     def _place(self) -> dict[str, str]:
@@ -119,10 +117,10 @@ class GcpBackend(CloudBackend):
                 compute.InsertInstanceRequest(**self._place, instance_resource=instance), **self._call
             )
         except api.Conflict as conflict:
-            if _reasons(conflict) & _BUSY:
+            if not _reasons(conflict) & _THERE:
                 raise
-            return  # it is there: this call is a repetition
-        _raise_failed(operation)
+            return  # it is there: this call is a repetition, or the next look finds whose it is
+        _raise_failed(_checked(operation))
 
     def _instance(self, run: Run, machine: str, token: str, size: Size) -> compute.Instance:
         config, tags = self.config, self._tags(run)
@@ -191,76 +189,88 @@ class GcpBackend(CloudBackend):
         instance = self._get(machine)
         if instance is None:
             return self._look_at_operations(machine)
+        self._require_ours(machine, instance.labels)
         match instance.status:
             case "PROVISIONING" | "STAGING" | "REPAIRING" | "PENDING":
                 return Sight.STARTING
             case "RUNNING":
                 return Sight.RUNNING
-            case _:  # stopping, stopped, terminated, suspended: its memory is lost, it is never started again
+            case status if status in _OFF:
                 preempted = any(op.operation_type == PREEMPTED for op in self._operations(machine))
                 return Sight.EVICTED if preempted else Sight.GONE
+            case status:
+                raise unreadable(f"{machine} has the state {status!r}.")
 
     def _look_at_operations(self, machine: str) -> Sight:
         """Nothing by that name: its operations say why, the newest first."""
+        in_the_way = False
         for operation in self._operations(machine):
             if operation.operation_type == PREEMPTED:
                 return Sight.EVICTED
             if operation.operation_type == "insert":
                 if operation.status != compute.Operation.Status.DONE:
                     return Sight.STARTING
+                if {error.code for error in operation.error.errors} & _THERE:
+                    in_the_way = True  # of a repetition: the one before it says more, if there is one
+                    continue
                 _raise_failed(operation)
                 return Sight.GONE
-        return Sight.ABSENT
+        if not in_the_way:
+            return Sight.ABSENT
+        disk = self._disk(machine)
+        if disk is not None:
+            self._require_ours(machine, disk.labels)
+        raise BackendError("launch_failed", f"{machine}: a disk of its name was there already.")
 
     def _operations(self, machine: str) -> list[compute.Operation]:
         request = compute.ListZoneOperationsRequest(
             **self._place, filter=f'targetLink eq ".*/instances/{machine}"', max_results=100
         )
-        found = list(self.clients.operations.list(request, **self._call))
+        found = list(_entries(self.clients.operations.list(request, **self._call), "compute#operationList"))
+        if not all(op.name and op.operation_type and op.status for op in found):
+            raise unreadable(f"An operation on {machine} has no name, no kind or no state.")
         return sorted(found, key=lambda op: op.insert_time, reverse=True)
 
     def _get(self, machine: str) -> compute.Instance | None:
-        """The instance, if it is there and ours."""
-        try:
-            found = self.clients.instances.get(
-                compute.GetInstanceRequest(**self._place, instance=machine), **self._call
-            )
-        except api.NotFound:
-            return None
-        return found if self._is_ours(found.labels) else None
+        """The instance, whosever it is."""
+        request = compute.GetInstanceRequest(**self._place, instance=machine)
+        return _or_none(lambda: _checked(self.clients.instances.get(request, **self._call), machine))
 
-    def _remove(self, machine: str) -> bool:
+    def _disk(self, machine: str) -> compute.Disk | None:
+        """The disk of that name, whosever it is."""
+        request = compute.GetDiskRequest(**self._place, disk=machine)
+        return _or_none(lambda: _checked(self.clients.disks.get(request, **self._call), machine))
+
+    def _remove(self, machine: str, again: bool) -> bool:
         instance = self._get(machine)
-        if instance is not None:
-            if instance.status != "STOPPING":
+        if instance is not None and self._removable(machine, instance.labels):
+            if again or instance.status != "STOPPING":
                 gone = compute.DeleteInstanceRequest(**self._place, instance=machine)
                 self._delete(lambda: self.clients.instances.delete_unary(gone, **self._call))
             return False
-        try:
-            disk = self.clients.disks.get(compute.GetDiskRequest(**self._place, disk=machine), **self._call)
-        except api.NotFound:
+        disk = self._disk(machine)
+        if disk is None or not self._removable(machine, disk.labels):
             return True
-        if not self._is_ours(disk.labels):
-            return True
-        if disk.status != "DELETING":
+        if again or disk.status != "DELETING":
             freed = compute.DeleteDiskRequest(**self._place, disk=machine)
             self._delete(lambda: self.clients.disks.delete_unary(freed, **self._call))
         return False
 
     def _delete(self, ask: Callable[[], Any]) -> None:
-        try:
-            _raise_failed(ask())
-        except api.NotFound:
-            return  # somebody else was quicker
+        """None where somebody else was quicker."""
+        operation = _or_none(ask)
+        if operation is not None:
+            _raise_failed(operation)
 
     def _ours(self) -> Iterable[Found]:
-        mine = f"labels.{INSTALLATION}={self.common.installation}"
-        instances = self.clients.instances.list(
+        mine, clients = f"labels.{INSTALLATION}={self.common.installation}", self.clients
+        instances = clients.instances.list(
             compute.ListInstancesRequest(**self._place, filter=mine), **self._call
         )
-        yield from present(self._found(i.name, i.labels) for i in instances if self._is_ours(i.labels))
-        disks = self.clients.disks.list(compute.ListDisksRequest(**self._place, filter=mine), **self._call)
-        yield from present(self._found(d.name, d.labels) for d in disks if self._is_ours(d.labels))
+        disks = clients.disks.list(compute.ListDisksRequest(**self._place, filter=mine), **self._call)
+        for pager, kind in ((instances, "compute#instanceList"), (disks, "compute#diskList")):
+            found = (one for one in _entries(pager, kind) if self._is_ours(one.labels))
+            yield from present(self._found(one.name, one.labels) for one in found)
 
     @contextmanager
     def _answers(self) -> Iterator[None]:
@@ -272,11 +282,50 @@ class GcpBackend(CloudBackend):
             if getattr(error, "retryable", False):
                 raise Unsettled("cloud_unreachable", f"No access token: {error}") from error
             raise BackendError("cloud_denied", f"No access token: {error}") from error
+        except json_format.ParseError as error:
+            raise unreadable(str(error)) from error
         except (requests.RequestException, auth.TransportError, api.RetryError, OSError) as error:
             raise Unsettled("cloud_unreachable", f"{type(error).__name__}: {error}") from error
 
 
 PREEMPTED = "compute.instances.preempted"
+# Its memory is lost or about to be, and it is never started again. "Instance life cycle".
+_OFF = {"PENDING_STOP", "STOPPING", "STOPPED", "SUSPENDING", "SUSPENDED", "TERMINATED", "DEPROVISIONING"}
+
+
+def _checked(answer: Any, name: str = "") -> Any:
+    """An answer that is what was asked for: an empty object would parse as well. Raises Unsettled (cloud_unreadable)."""
+    if not answer.kind.startswith("compute#") or not answer.name or (name and answer.name != name):
+        raise unreadable(f"{name or 'An operation'} was asked for, and the answer is {str(answer)[:200]!r}.")
+    return answer
+
+
+def _entries(pager: Any, kind: str) -> Iterator[Any]:
+    """Every entry of a list, page after page, each page being one of that kind of list."""
+    for page in bounded(pager.pages):
+        if page.kind != kind:
+            raise unreadable(f"A page of {kind} was asked for, and the answer is {str(page)[:200]!r}.")
+        yield from page.items
+
+
+def _or_none(ask: Callable[[], T]) -> T | None:
+    """What `ask` gives; None where the cloud itself says that there is nothing of that name. Another 404 is a proxy's."""
+    try:
+        return ask()
+    except api.NotFound as error:
+        if _is_the_clouds(error):
+            return None
+        raise
+
+
+def _is_the_clouds(error: api.GoogleAPICallError) -> bool:
+    """Whether an error answer has the cloud's own form; one that the client made up without an answer counts as such."""
+    if error.response is None:
+        return True
+    try:
+        return bool(error.response.json()["error"]["code"] == error.code)
+    except (ValueError, TypeError, LookupError):
+        return False
 
 
 def _reasons(error: api.GoogleAPICallError) -> set[str]:
@@ -289,16 +338,22 @@ def _reasons(error: api.GoogleAPICallError) -> set[str]:
 
 def _from_answer(error: api.GoogleAPICallError) -> BackendError:
     reasons, text = _reasons(error), f"{error.code}: {error.message}"
+    if reasons & _THROTTLED or error.code == 429:
+        return Unsettled("cloud_throttled", text)
     if reasons & _CAPACITY or any(word in text for word in _CAPACITY):
         return BackendError("capacity_missing", text)
-    if reasons & _BUSY or error.code == 429:
+    if error.code == 408 or error.code is None or int(error.code) >= 500:
+        return Unsettled("cloud_unreachable", text)
+    if not _is_the_clouds(error):
+        return unreadable(text)
+    if reasons & _BUSY:
         return Unsettled("cloud_busy", text)
     if reasons & _QUOTA or any(word in text for word in ("QUOTA_EXCEEDED", "Quota '")):
         return BackendError("quota_exceeded", text)
     if error.code in (401, 403):
         return BackendError("cloud_denied", text)
-    if error.code in (408, 409, 412) or error.code is None or int(error.code) >= 500:
-        return Unsettled("cloud_busy" if error.code in (409, 412) else "cloud_unreachable", text)
+    if error.code in (409, 412):
+        return Unsettled("cloud_busy", text)
     return BackendError("cloud_rejected", text)
 
 
@@ -313,8 +368,10 @@ def _raise_failed(operation: Any) -> None:
             raise BackendError("capacity_missing", text)
         if error.code in _QUOTA:
             raise BackendError("quota_exceeded", text)
-        if error.code == "RESOURCE_ALREADY_EXISTS":
+        if error.code in _THERE:
             return
+        if error.code in _THROTTLED:
+            raise Unsettled("cloud_throttled", text)
         if error.code in _BUSY:
             raise Unsettled("cloud_busy", text)
         if error.code in _INTERNAL:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import urlsplit
 
 import kubernetes as library
@@ -29,14 +29,16 @@ from kubernetes import client as k8s
 from apps.core.keys import key_file
 from apps.jobs.models import Run
 from apps.jobs.sizes import GIB, Size
-from workers.backends.base import BackendError, Sight, Unsettled
-from workers.backends.cloud import INSTALLATION, TIMEOUT, CloudBackend, Common, Found, present, require_digest
+from workers.backends.base import BackendError, Sight, Unsettled, unreadable
+from workers.backends.cloud import INSTALLATION, TIMEOUT, CloudBackend, Common, Found, bounded, present
 
 T = TypeVar("T")
 MACHINE_LABEL = "strongroom-machine"
 TOKEN_FOLDER, WORK_FOLDER = "/run/strongroom", "/work"
 # A pod that finds no node for so long counts as missing capacity.
 UNSCHEDULABLE = timedelta(minutes=5)
+# Entries of one page of a list.
+PAGE = 500
 # A finished Job removes itself after this, whatever becomes of the portal.
 KEEP_FINISHED_SECONDS = 3600
 
@@ -103,13 +105,10 @@ class Clients:
         return cls(configuration)
 
 
-class KubernetesBackend(CloudBackend):
+class KubernetesBackend(CloudBackend[Config, Clients]):
     """Jobs in one namespace of one cluster."""
 
-    def __init__(self, common: Common, config: Config, clients: Clients | None = None) -> None:
-        require_digest(common.image)
-        self.common, self.config, self._clients = common, config, clients
-        self._call: dict[str, Any] = {"_request_timeout": TIMEOUT}
+    _call: ClassVar[dict[str, Any]] = {"_request_timeout": TIMEOUT}
 
     @classmethod
     def from_settings(cls) -> KubernetesBackend:
@@ -118,11 +117,8 @@ class KubernetesBackend(CloudBackend):
             Config(**cast(dict[str, Any], settings.KUBERNETES)),
         )
 
-    @property
-    def clients(self) -> Clients:
-        if self._clients is None:
-            self._clients = Clients.of(self.config)
-        return self._clients
+    def _connect(self) -> Clients:
+        return Clients.of(self.config)
 
     def _create(self, run: Run, machine: str, token: str) -> None:
         space, tags = self.config.namespace, {**self._tags(run), MACHINE_LABEL: machine}
@@ -132,13 +128,16 @@ class KubernetesBackend(CloudBackend):
             job = _unless_there(
                 lambda: self.clients.jobs.create_namespaced_job(
                     space, made, field_validation="Strict", **self._call
-                )
+                ),
+                machine,
             )
             job = job or self._job(machine)
         if job is None:
-            raise BackendError("cloud_rejected", f"{machine} is somebody else's name.")
+            raise Unsettled("cloud_busy", f"{machine} was there, and is not any more.")
+        self._require_ours(machine, job.metadata.labels)
         if not job.spec.suspend:
             return  # let go before: this call is a repetition
+        core, policies = self.clients.core, self.clients.policies
         owned = k8s.V1ObjectMeta(
             name=machine,
             labels=tags,
@@ -153,18 +152,29 @@ class KubernetesBackend(CloudBackend):
             data={"attester-key": base64.b64encode(key_file("software-attester").read_bytes()).decode()},
             immutable=True,
         )
-        _unless_there(
-            lambda: self.clients.core.create_namespaced_secret(
-                space, secret, field_validation="Strict", **self._call
-            )
-        )
+        self._attach(job, secret, core.create_namespaced_secret, core.read_namespaced_secret)
         policy = k8s.V1NetworkPolicy(metadata=owned, spec=self._network(machine))
-        _unless_there(
-            lambda: self.clients.policies.create_namespaced_network_policy(
-                space, policy, field_validation="Strict", **self._call
-            )
+        self._attach(
+            job, policy, policies.create_namespaced_network_policy, policies.read_namespaced_network_policy
         )
         self.clients.jobs.patch_namespaced_job(machine, space, {"spec": {"suspend": False}}, **self._call)
+
+    def _attach(
+        self, job: k8s.V1Job, part: Any, create: Callable[..., Any], read: Callable[..., Any]
+    ) -> None:
+        """Make a part of the Job, unless this very Job has it: another's token or another's policy would do harm.
+
+        Raises BackendError (name_taken), Unsettled.
+        """
+        name, space = job.metadata.name, self.config.namespace
+        if _unless_there(lambda: create(space, part, field_validation="Strict", **self._call), name):
+            return
+        found = _or_none(lambda: read(name, space, **self._call), name)
+        if found is not None:
+            self._require_ours(name, found.metadata.labels)
+            if job.metadata.uid in {owner.uid for owner in found.metadata.owner_references or []}:
+                return
+        raise Unsettled("cloud_busy", f"A part of an earlier Job {name} is on its way out.")
 
     def _network(self, machine: str) -> k8s.V1NetworkPolicySpec:
         out = [
@@ -272,6 +282,7 @@ class KubernetesBackend(CloudBackend):
         job = self._job(machine)
         if job is None:
             return Sight.ABSENT
+        self._require_ours(machine, job.metadata.labels)
         if job.metadata.deletion_timestamp:
             return Sight.GONE
         if job.spec.suspend:
@@ -283,10 +294,12 @@ class KubernetesBackend(CloudBackend):
         if finished & {"Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"}:
             return Sight.GONE
         for pod in pods:
-            if pod.metadata.deletion_timestamp or pod.status.phase in ("Succeeded", "Failed", "Unknown"):
+            if pod.metadata.deletion_timestamp or pod.status.phase in ("Succeeded", "Failed"):
                 return Sight.GONE
             if pod.status.phase == "Running":
                 return Sight.RUNNING
+            if pod.status.phase != "Pending":  # "Unknown": the cluster has lost sight of its node
+                raise unreadable(f"The pod of {machine} is in the phase {pod.status.phase!r}.")
             self._check_pending(pod)
         return Sight.STARTING
 
@@ -307,25 +320,40 @@ class KubernetesBackend(CloudBackend):
                 raise BackendError("launch_failed", f"{waiting.reason}: {waiting.message}")
 
     def _job(self, machine: str) -> k8s.V1Job | None:
-        """The Job, if it is there and ours."""
-        job = _or_none(
-            lambda: self.clients.jobs.read_namespaced_job(machine, self.config.namespace, **self._call)
+        """The Job of that name, whosever it is."""
+        return _or_none(
+            lambda: self.clients.jobs.read_namespaced_job(machine, self.config.namespace, **self._call),
+            machine,
         )
-        return job if job is not None and self._is_ours(job.metadata.labels) else None
 
     def _pods(self, machine: str) -> list[k8s.V1Pod]:
-        selector = f"{INSTALLATION}={self.common.installation},{MACHINE_LABEL}={machine}"
-        found = self.clients.core.list_namespaced_pod(
-            self.config.namespace, label_selector=selector, **self._call
-        )
-        return list(found.items)
+        return list(self._listed(self.clients.core.list_namespaced_pod, f"{MACHINE_LABEL}={machine}"))
 
-    def _remove(self, machine: str) -> bool:
+    def _listed(self, listing: Callable[..., Any], *labels: str) -> Iterator[Any]:
+        """Every entry with this installation's label and `labels`, page after page."""
+        selector = ",".join((f"{INSTALLATION}={self.common.installation}", *labels))
+
+        def pages() -> Iterator[Any]:
+            following: str | None = ""
+            while following is not None:
+                more = {"_continue": following} if following else {}
+                page = listing(
+                    self.config.namespace, label_selector=selector, limit=PAGE, **more, **self._call
+                )
+                yield page
+                following = page.metadata._continue or None
+
+        for page in bounded(pages()):
+            if not str(page.kind).endswith("List") or page.items is None:
+                raise unreadable(f"A list was asked for, and the answer is {str(page)[:200]!r}.")
+            yield from page.items
+
+    def _remove(self, machine: str, again: bool) -> bool:
         space = self.config.namespace
         job = self._job(machine)
-        if job is not None:
-            if not job.metadata.deletion_timestamp:
-                _or_none(
+        if job is not None and self._removable(machine, job.metadata.labels):
+            if again or not job.metadata.deletion_timestamp:
+                _unless_gone(
                     lambda: self.clients.jobs.delete_namespaced_job(
                         machine, space, propagation_policy="Foreground", grace_period_seconds=0, **self._call
                     )
@@ -333,33 +361,29 @@ class KubernetesBackend(CloudBackend):
             return False
         gone = True
         core, policies = self.clients.core, self.clients.policies
-        parts: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = [
-            (machine, core.read_namespaced_secret, core.delete_namespaced_secret),
-            (machine, policies.read_namespaced_network_policy, policies.delete_namespaced_network_policy),
+        parts: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
+            (core.read_namespaced_secret, core.delete_namespaced_secret),
+            (policies.read_namespaced_network_policy, policies.delete_namespaced_network_policy),
         ]
-        for name, read, delete in parts:
-            found = _or_none(lambda: read(name, space, **self._call))  # noqa: B023  called at once
-            if found is not None and self._is_ours(found.metadata.labels):
+        for read, delete in parts:
+            found = _or_none(lambda: read(machine, space, **self._call), machine)  # noqa: B023  called at once
+            if found is not None and self._removable(machine, found.metadata.labels):
                 gone = False
-                _or_none(lambda: delete(name, space, **self._call))  # noqa: B023
+                _unless_gone(lambda: delete(machine, space, **self._call))  # noqa: B023
         for pod in self._pods(machine):
             gone = False
-            _or_none(lambda: core.delete_namespaced_pod(pod.metadata.name, space, **self._call))  # noqa: B023
+            _unless_gone(lambda: core.delete_namespaced_pod(pod.metadata.name, space, **self._call))  # noqa: B023
         return gone
 
     def _ours(self) -> Iterable[Found]:
-        options: dict[str, Any] = {
-            "label_selector": f"{INSTALLATION}={self.common.installation}",
-            **self._call,
-        }
-        space, clients = self.config.namespace, self.clients
+        clients = self.clients
         for listing in (
             clients.jobs.list_namespaced_job,
             clients.core.list_namespaced_secret,
             clients.policies.list_namespaced_network_policy,
             clients.core.list_namespaced_pod,
         ):
-            for thing in listing(space, **options).items:
+            for thing in self._listed(listing):
                 labels = thing.metadata.labels or {}
                 if self._is_ours(labels):
                     yield from present([self._found(labels.get(MACHINE_LABEL, ""), labels)])
@@ -387,41 +411,64 @@ def _port(portal: str) -> int:
     return parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _reason(error: k8s.ApiException) -> str:
+def _status(error: k8s.ApiException) -> dict[str, Any]:
+    """The Status object of an error answer (API conventions, "Response Status Kind"); empty for a proxy's page."""
     try:
-        return str(json.loads(error.body or "{}").get("reason") or "")
-    except (ValueError, AttributeError, TypeError):
-        return ""
+        found = json.loads(error.body or "{}")
+    except (ValueError, TypeError):
+        return {}
+    return found if isinstance(found, dict) and found.get("kind") == "Status" else {}
+
+
+def _reason(error: k8s.ApiException) -> str:
+    return str(_status(error).get("reason") or "")
 
 
 def _from_answer(error: k8s.ApiException) -> BackendError:
     text = f"{error.status} {_reason(error)}: {str(error.body)[:500]}"
+    if error.status == 429:
+        return Unsettled("cloud_throttled", text)
+    if not error.status or error.status == 408 or error.status >= 500:
+        return Unsettled("cloud_unreachable", text)
+    if error.status < 400 or not _status(error):
+        return unreadable(text)
     if error.status == 403 and "exceeded quota" in text:
         return BackendError("quota_exceeded", text)
     if error.status in (401, 403):
         return BackendError("cloud_denied", text)
-    if error.status in (409, 429):
+    if error.status in (409, 410):  # 410: the next page of a list has expired
         return Unsettled("cloud_busy", text)
-    if not error.status or error.status == 408 or error.status >= 500:
-        return Unsettled("cloud_unreachable", text)
     return BackendError("cloud_rejected", text)
 
 
-def _unless_there(ask: Callable[[], T]) -> T | None:
+def _checked(thing: Any, name: str) -> Any:
+    """An object of that name: the client takes any page for one without members. Raises Unsettled (cloud_unreadable)."""
+    if thing is None or thing.metadata is None or thing.metadata.name != name or not thing.metadata.uid:
+        raise unreadable(f"{name} was asked for, and the answer is {str(thing)[:200]!r}.")
+    return thing
+
+
+def _unless_there(ask: Callable[[], T], name: str) -> T | None:
     """What `ask` makes; None where something of that name is there already."""
     try:
-        return ask()
+        made: T = _checked(ask(), name)
+        return made
     except k8s.ApiException as error:
         if error.status == 409 and _reason(error) == "AlreadyExists":
             return None
         raise
 
 
-def _or_none(ask: Callable[[], T]) -> T | None:
-    """What `ask` gives; None where there is nothing of that name."""
+def _unless_gone(ask: Callable[[], T]) -> T | None:
+    """What `ask` gives; None where the cluster itself says that there is nothing of that name."""
     try:
         return ask()
     except k8s.ApiException as error:
-        if error.status == 404:
+        if error.status == 404 and _reason(error) == "NotFound":
             return None
         raise
+
+
+def _or_none(ask: Callable[[], T], name: str) -> T | None:
+    """The object of that name; None where the cluster itself says that there is none."""
+    return _unless_gone(lambda: _checked(ask(), name))

@@ -168,6 +168,33 @@ def test_an_interface_held_for_a_failed_machine_is_asked_again(world, run):
     assert wait.value.code == "cloud_busy"
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "becomes"),
+    [
+        (403, "RequestDisallowedByPolicy", "cloud_rejected"),
+        (409, "MissingSubscriptionRegistration", "cloud_rejected"),
+        (409, "ReadOnlyDisabledSubscription", "cloud_denied"),
+        (403, "AuthorizationFailed", "cloud_denied"),
+        (409, "QuotaExceeded", "quota_exceeded"),
+    ],
+)
+def test_a_refusal_that_stays_is_one_whatever_its_status(world, run, status, code, becomes):
+    world.fake.fault("answer", status=status, code=code, methods=("PUT",), part="virtualMachines")
+    # Of a provider that is not registered the client asks for its registration by itself; that needs another right.
+    world.fake.fault("answer", status=403, code="AuthorizationFailed", methods=("POST",))
+    with pytest.raises(BackendError) as refused:
+        world.backend.launch(run, "t")
+    assert refused.value.code == becomes and not isinstance(refused.value, Unsettled)
+
+
+def test_a_lock_on_the_machine_is_no_moment_of_work(world, run):
+    world.started(run)
+    world.fake.fault("answer", status=409, code="ScopeLocked", methods=("DELETE",))
+    with pytest.raises(BackendError) as refused:
+        world.backend.destroy(run)
+    assert refused.value.code == "destroy_failed" and not isinstance(refused.value, Unsettled)
+
+
 def test_credentials_that_cannot_be_had():
     with pytest.raises(BackendError) as refused, arm.answers():
         raise ClientAuthenticationError("no managed identity")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.db import transaction
@@ -15,13 +17,15 @@ from apps.core.clock import now
 from apps.core.lifecycle import history
 from apps.jobs import codes, engine
 from apps.jobs.engine import machines
-from apps.jobs.engine.machines import BackendError, Sight, Unsettled
+from apps.jobs.engine.machines import Sight, Unsettled
 from apps.jobs.models import Run
 from tests.fakes import worlds
+from tests.fakes.server import BODIES
 from tests.unit.jobs.engine.fake_runner import FakeRunner
 from tests.unit.jobs.engine.world import World as Portal
 from tests.unit.jobs.engine.world import make_world
 from workers import sweep
+from workers.backends import cloud as cloud_module
 
 pytestmark = pytest.mark.django_db
 
@@ -223,15 +227,87 @@ def test_a_cloud_that_is_down_loses_no_run(portal, cloud, monkeypatch):
     assert ticked_off(cloud, run) and cloud.left() == set()
 
 
-def test_credentials_that_ran_out(portal, cloud, monkeypatch):
-    def denied(*args: object) -> None:
-        raise BackendError("cloud_denied", "no right")
+def refused(cloud, status: int = 401, methods: tuple[str, ...] = ("GET", "POST", "PUT")) -> None:
+    for _ in range(6):
+        cloud.fake.fault("answer", status=status, code="Unauthorized", methods=methods)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(cloud.backend, "_create", denied)
-        run = looked_at(research(portal, cloud.name))
+
+def test_credentials_that_ran_out_for_a_night_end_no_run(portal, cloud):
+    run = research(portal, cloud.name)
+    for attempt in range(1, 12):
+        refused(cloud)
+        run = looked_at(run) if attempt == 1 else rested(run)
+        assert (run.state, run.code, run.attempt) == ("queued", "waits_for_access", attempt)
+        cloud.fake.faults.clear()
+        looked_at(run)  # what was there of the attempt goes
+    assert run.queued_at > now() + timedelta(minutes=8) and codes.describe(run.code).remedy
+    run = rested(run)
+    assert (run.state, run.code, run.attempt) == ("launching", "launching", 12)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_credentials_that_run_out_under_way(portal, cloud, status):
+    """A refused look says nothing of the machine: it works on, and hands in its result."""
+    run = looked_at(research(portal, cloud.name))
+    cloud.fake.pass_time(cloud.settle_seconds)
+    refused(cloud, status)
+    run = looked_at(run)
+    assert (run.state, run.code, run.attempt) == ("launching", "look_refused", 1)
+    assert codes.describe(run.code).remedy
+    cloud.fake.faults.clear()
+    assert looked_at(run).code == "launching"
+    runner = runner_of(cloud, run)
+    runner.until_running()
+    refused(cloud, status)
+    run = looked_at(run)
+    assert (run.state, run.code) == ("running", "running")
+    cloud.fake.faults.clear()
+    assert runner.deliver({"table.csv": b"a,b\n1,2\n"}).body == {"state": "succeeded"}
+    assert ticked_off(cloud, run).state == "succeeded" and cloud.left() == set()
+
+
+def test_answers_that_cannot_be_read_end_no_run(portal, cloud):
+    run = looked_at(research(portal, cloud.name))
+    cloud.fake.pass_time(cloud.settle_seconds)
+    for body in sorted(BODIES):
+        cloud.fake.fault("body", code=body, methods=("GET",))
+        run = looked_at(run)
+        expected = "cloud_unreachable" if body == "short" else "cloud_unreadable"
+        assert (run.state, run.code, run.attempt) == ("launching", expected, 1)
+    runner = runner_of(cloud, run)
+    runner.until_running()
+    for body in sorted(BODIES):
+        cloud.fake.fault("body", code=body, methods=("GET",))
+        run = looked_at(run)
+        assert (run.state, run.code, run.attempt) == ("running", "running", 1)
+    runner.deliver({"table.csv": b"a,b\n1,2\n"})
+    for body in sorted(BODIES):
+        cloud.fake.fault("body", code=body, methods=("GET",))
+        assert not looked_at(run).machine_gone
+    assert ticked_off(cloud, run).state == "succeeded" and cloud.left() == set()
+
+
+def test_a_pause_is_said_and_kept(portal, cloud):
+    run = looked_at(research(portal, cloud.name))
+    cloud.fake.fault("answer", status=429, code="TooManyRequests", headers={"Retry-After": "600"})
+    assert looked_at(run).code == "cloud_throttled"
+    asked = len(cloud.fake.requests)
+    cloud.fake.pass_time(590)
+    assert looked_at(run).code == "cloud_throttled" and len(cloud.fake.requests) == asked
+    cloud.fake.pass_time(11)
+    assert looked_at(run).code == "launching" and len(cloud.fake.requests) > asked
+
+
+def test_another_attempt_has_another_name(portal, cloud):
+    run = research(portal, cloud.name)
+    theirs = _stray()
+    theirs.machine = f"sr-{run.pk.hex[:12]}-1"
+    cloud.new_backend("fedcba987654").launch(theirs, "theirs")
+    for _ in range(4):
         run = rested(run)
-        assert (run.state, run.code, run.attempt) == ("failed", "cloud_denied", 3)
+    assert (run.state, run.attempt) == ("launching", 2)
+    assert history(run).filter(to_state="queued").last().reason == codes.describe("name_taken").sentence
+    assert sorted(cloud.machines()) == sorted([theirs.machine, run.machine])
 
 
 def test_the_sweeper_keeps_what_a_row_wants(portal, cloud):
@@ -278,17 +354,26 @@ def test_no_cloud_is_asked_inside_a_transaction(monkeypatch):
     assert len(inside) >= 6 and not any(inside)
 
 
+def raised_by_backends() -> set[str]:
+    """Every code that stands in the backends' source as the first argument of an error."""
+    folder = Path(cloud_module.__file__).parent
+    source = "".join(path.read_text() for path in folder.glob("*.py"))
+    return set(re.findall(r'(?:BackendError|Unsettled)\(\s*"([a-z_]+)"', source))
+
+
 def test_every_code_a_backend_may_raise_has_a_sentence_and_a_rule():
-    for code in (
-        "quota_exceeded",
-        "capacity_missing",
-        "machine_evicted",
-        "cloud_denied",
-        "launch_failed",
-        "never_called",
-    ):
-        assert codes.CODES[code].retry is not None and codes.CODES[code].remedy
-    for code in ("cloud_rejected", "size_unknown", "evidence_refused"):
-        assert codes.CODES[code].retry is None and codes.CODES[code].remedy
-    assert (codes.WAITS | codes.UNSETTLED).issubset(codes.CODES)
-    assert codes.CAPACITY is not codes.QUOTA and codes.CAPACITY != codes.QUOTA
+    """Tried again by a rule of its own, asked again at every look, or the end: each of them is one of the three."""
+    again = {
+        "quota_exceeded", "capacity_missing", "cloud_denied", "launch_failed", "name_taken",
+        "machine_evicted", "never_called", "runner_error",
+    }  # fmt: skip
+    ends = {"cloud_rejected", "size_unknown", "evidence_refused", "no_memory_storage"}
+    looks = codes.UNSETTLED | {"machine_ending", "destroy_failed"}
+    found = raised_by_backends()
+    assert {"cloud_unreadable", "cloud_throttled", "quota_exceeded"} <= found <= again | ends | looks
+    assert all(codes.CODES[code].retry is not None and codes.CODES[code].remedy for code in again)
+    assert all(codes.CODES[code].retry is None and codes.CODES[code].remedy for code in ends)
+    assert all(codes.CODES[code].retry is None and codes.CODES[code].sentence for code in looks)
+    assert set(codes.CODES) >= codes.WAITS
+    rules = [codes.SOON, codes.CAPACITY, codes.QUOTA, codes.ACCESS]
+    assert len(set(rules)) == 4  # losses are counted by rule

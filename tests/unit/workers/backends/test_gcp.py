@@ -9,7 +9,6 @@ from google.api_core import exceptions as api
 
 from apps.jobs.engine.machines import BackendError, Sight, Unsettled
 from tests.fakes.worlds import IMAGE, GcpWorld
-from tests.unit.workers.backends.conftest import a_run
 from workers.backends import gcp
 
 
@@ -114,32 +113,10 @@ def test_an_operation_that_fails(world, run, code, becomes):
     assert world.left() == set()
 
 
-def test_a_delete_whose_operation_fails_is_asked_again(world, run):
-    world.started(run)
-    world.fake.fault("operation", code="INTERNAL_ERROR", methods=("DELETE",))
-    with pytest.raises(Unsettled):
-        world.backend.destroy(run)
-    world.fake.pass_time(60)
-    assert world.machines() == [run.machine]
-    with pytest.raises(Unsettled):
-        world.backend.destroy(run)
-    world.fake.pass_time(60)
-    world.backend.destroy(run)
-    assert world.left() == set()
-
-
-def test_many_machines_are_read_to_the_last_page(world):
-    runs = [a_run() for _ in range(5)]
-    for one in runs:
-        world.backend.launch(one, "t")
-    world.fake.pass_time(700)
-    assert sorted(world.backend.sweep(set())) == sorted(r.machine for r in runs)
-
-
 def test_answers_that_have_no_list_of_reasons():
     assert gcp._from_answer(api.ServiceUnavailable("later")).code == "cloud_unreachable"
     assert gcp._from_answer(api.Forbidden("no")).code == "cloud_denied"
-    assert gcp._from_answer(api.TooManyRequests("slow")).code == "cloud_busy"
+    assert gcp._from_answer(api.TooManyRequests("slow")).code == "cloud_throttled"
     assert gcp._from_answer(api.GatewayTimeout("late")).code == "cloud_unreachable"
 
 
