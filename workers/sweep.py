@@ -16,7 +16,7 @@ from apps.datasets import actions as datasets
 from apps.datasets.models import AccessRequest, Agreement
 from apps.datasets.states import AccessState, AgreementState
 from apps.jobs import engine
-from apps.jobs.engine.machines import Backend, backends
+from apps.jobs.engine.machines import Backend, Unsettled, backends
 from apps.jobs.models import Run
 from apps.jobs.states import RUN
 from apps.projects import actions as projects
@@ -94,6 +94,9 @@ def _try(do: Callable[[], object], what: str) -> int:
         do()
     except DomainError as error:
         log.info("sweep: %s: %s", what, error.detail)
+        return 0
+    except Unsettled as unknown:
+        log.info("sweep: %s: not known this time: %s", what, unknown)
         return 0
     except Exception:  # the sweeper must reach the next one
         log.exception("sweep: %s failed", what)

@@ -84,6 +84,8 @@ class Day:
             run.refresh_from_db()
             if run.state in ("launching", "running") and self.dice.random() < 0.7:
                 self._machine_acts(run, rough)
+            if self.dice.random() < 0.2:
+                self.world.fake.pass_time(self.dice.choice([1, 5, 35]))
         self.world.fake.pass_time(self.dice.choice([5, 30, 90]))
         Run.objects.filter(state="queued").update(queued_at=now() - timedelta(seconds=1))
         if rough and self.dice.random() < 0.3:
@@ -111,9 +113,11 @@ class Day:
                     [*self.world.transient, self.world.quota, {"status": 401, "code": "Unauthorized"}]
                 )
                 named = {k: v for k, v in refusal.items() if k in ("status", "code", "message")}
-                pause = self.dice.choice([{}] * 5 + [{"Retry-After": "40"}] * 2 + [{"Retry-After": "86400"}])
+                # Rare, because nothing else can happen meanwhile.
+                pause = self.dice.choice(["40", "86400"]) if self.dice.random() < 0.02 else None
                 if "status" in named:
-                    fake.fault("answer", methods=methods, headers=pause, **named)
+                    headers = {"Retry-After": pause} if pause else {}
+                    fake.fault("answer", methods=methods, headers=headers, **named)
             case "body":
                 body = self.dice.choice(sorted(BODIES))
                 status = self.dice.choice([0, 0, 0, 200, 403, 404, 502])

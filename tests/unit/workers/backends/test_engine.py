@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Iterator
@@ -296,6 +297,15 @@ def test_a_pause_is_said_and_kept(portal, cloud):
     assert looked_at(run).code == "cloud_throttled" and len(cloud.fake.requests) == asked
     cloud.fake.pass_time(11)
     assert looked_at(run).code == "launching" and len(cloud.fake.requests) > asked
+
+
+def test_a_pause_is_no_failure_of_the_sweep(portal, cloud, caplog):
+    caplog.set_level(logging.INFO)
+    cloud.fake.fault("answer", status=429, code="TooManyRequests", headers={"Retry-After": "600"})
+    sweep.sweep_runs()
+    found = [record for record in caplog.records if f"backend {cloud.name}" in record.getMessage()]
+    assert [(record.levelname, record.exc_info) for record in found] == [("INFO", None)]
+    assert "not known this time" in found[0].getMessage()
 
 
 def test_another_attempt_has_another_name(portal, cloud):
