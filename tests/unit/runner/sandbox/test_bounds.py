@@ -136,6 +136,7 @@ def test_files_in_memory_count(lab: Lab) -> None:
     except OSError as error:
         tell([outcome, error.errno, n])
         raise
+    time.sleep(60)  # else it may be over before anybody looks
     """
     outcome = lab.run(code, memory_bytes=60 * MIB, disk_bytes=20 * MIB)
     if lab.kind == "bubblewrap":
