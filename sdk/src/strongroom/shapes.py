@@ -7,13 +7,13 @@ A checker is a function of (value, where) that returns the value, so that shapes
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+import pybase64
 
 from strongroom.errors import FormatError
 
@@ -151,7 +151,7 @@ def b64_decode(value: Any, where: str, *, size: int | None = None) -> bytes:
         raise FormatError(f"{where} must be base64 text.")
     try:
         text = value.encode("ascii")
-        raw = binascii.a2b_base64(text, strict_mode=True)
+        raw = pybase64.b64decode(text, validate=True)
     except ValueError:
         raise FormatError(f"{where} must be base64 with padding.") from None
     if not _is_only_form(text, raw):
@@ -183,12 +183,12 @@ def b64(size: int | None = None) -> Checker:
 
 
 def b64_encode(raw: bytes) -> str:
-    return binascii.b2a_base64(raw, newline=False).decode("ascii")
+    return pybase64.b64encode_as_string(raw)
 
 
 def b64url_encode(raw: bytes) -> str:
     """Base64url without padding (RFC 7515 appendix C)."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return pybase64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 def b64url_decode(text: bytes) -> bytes:
@@ -196,7 +196,7 @@ def b64url_decode(text: bytes) -> bytes:
     if any(foreign in text for foreign in (b"+", b"/", b"=")):
         raise ValueError("This is not base64url without padding.")
     padded = text.replace(b"-", b"+").replace(b"_", b"/") + b"=" * (-len(text) % 4)
-    raw = binascii.a2b_base64(padded, strict_mode=True)
+    raw = pybase64.b64decode(padded, validate=True)
     if not _is_only_form(padded, raw):
         raise ValueError("This is not base64url in canonical form.")
     return raw

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 
 from strongroom.errors import FormatError
 from strongroom.evidence import envelope as _envelope
@@ -48,6 +49,7 @@ _MODULES = {
 SUPPORTED = tuple(_MODULES)
 
 
+@cache
 def _verifier(type_: str) -> _Verifier:
     module = importlib.import_module(f"strongroom.evidence.{_MODULES[type_]}")
     found: _Verifier = module.verify

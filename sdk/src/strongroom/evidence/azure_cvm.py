@@ -286,7 +286,10 @@ def _check_code(checks: Checks, vtpm: _Vtpm, hardware: _Hardware, policy: Policy
 
 def _claims(claims: dict[str, Any], vtpm: _Vtpm, envelope: Envelope) -> dict[str, Any]:
     attest, vm = vtpm.attest, vtpm.report.vm
-    code = {**claims.get("code", {}), "pcrs": {str(pcr): value.hex() for pcr, value in vtpm.pcrs.items()}}
+    code = {
+        **claims.get("code", {}),
+        "pcrs": dict(zip(map(str, vtpm.pcrs), map(bytes.hex, vtpm.pcrs.values()), strict=True)),
+    }
     return {
         **claims,
         "code": code,

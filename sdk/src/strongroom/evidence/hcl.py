@@ -101,7 +101,7 @@ def parse(data: bytes) -> Report:
     if size != head + claims_size or not 0 < claims_size <= _MAX_CLAIMS:
         raise FormatError("The HCL report's sizes of its claims contradict each other.")
     end = start + size
-    if end > len(data) or any(data[end:]) or any(slot[hardware_size:]):
+    if end > len(data) or data[end:].strip(b"\x00") or slot[hardware_size:].strip(b"\x00"):
         raise FormatError("The HCL report is cut off, or holds bytes that belong to none of its fields.")
     if said not in (end, hardware_size):
         raise FormatError(f"The HCL report's header names a size of {said} bytes, which is not its size.")

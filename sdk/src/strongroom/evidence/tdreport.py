@@ -82,7 +82,7 @@ def fault(report: TdReport, quote: Quote) -> str | None:
         "the RTMRs": tuple(rest[:4]) == body.rtmrs,
         "MRSERVICETD": not body.mrservicetd or rest[4] == body.mrservicetd,
         "TD_ID": not body.td_id or (rest[5][:32], rest[5][56:57]) == (body.td_id, body.vmid),
-        "its reserved bytes": not any(report.reserved) and report.kind[3] == 0,
+        "its reserved bytes": not report.reserved.strip(b"\x00") and report.kind[3] == 0,
         "its version": report.kind[2] in (_EXTENDED, int(any(rest[4]))),
     }
     wrong = [name for name, agrees in checks.items() if not agrees]

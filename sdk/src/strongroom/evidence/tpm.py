@@ -10,6 +10,7 @@ import hashlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -110,8 +111,13 @@ def _selections(reader: _Reader) -> tuple[Selection, ...]:
     for _ in range(count):
         algorithm = reader.number(2, "PCR selection")
         bits = int.from_bytes(reader.take(reader.number(1, "PCR selection"), "PCR selection"), "little")
-        found.append(Selection(algorithm, tuple(n for n in range(bits.bit_length()) if bits >> n & 1)))
+        found.append(Selection(algorithm, _numbers(bits)))
     return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _numbers(bits: int) -> tuple[int, ...]:
+    return tuple(n for n in range(bits.bit_length()) if bits >> n & 1)
 
 
 def parse_signature(data: bytes) -> bytes:
@@ -148,13 +154,15 @@ def _bank(value: Any, where: str) -> dict[int, bytes]:
     if not bank or not _PCR_NAMES.issuperset(bank):
         raise FormatError(f"{where} must name PCRs from 0 to {PCR_COUNT - 1}, at least one.")
     try:
-        values = {int(name): bytes.fromhex(text) for name, text in bank.items()}
+        texts = "".join(bank.values())
+        raw = bytes.fromhex(texts)
     except (TypeError, ValueError):
-        values = {}
-    same = [*map(bytes.hex, values.values())] == [*bank.values()]  # so in lower case, without blanks
-    if not same or {*map(len, values.values())} != {_DIGEST_SIZE}:
+        texts, raw = "", b"no hex"
+    one_form = raw.hex() == texts  # so in lower case, without blanks
+    if not one_form or {*map(len, bank.values())} != {2 * _DIGEST_SIZE}:
         raise FormatError(f"{where} must give each PCR as {_DIGEST_SIZE} bytes in lower-case hex.")
-    return values
+    starts = range(0, len(raw), _DIGEST_SIZE)
+    return {int(name): raw[at : at + _DIGEST_SIZE] for name, at in zip(bank, starts, strict=True)}
 
 
 def selection_fault(attest: Attest, pcrs: Mapping[int, bytes]) -> str | None:
