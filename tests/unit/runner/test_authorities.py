@@ -73,10 +73,13 @@ def test_an_empty_folder_names_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+    "text", ["", "certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "\0\xff"]
 )
-def test_a_file_without_a_certificate_starts_nothing(text, tmp_path, capsys):
+@pytest.mark.parametrize("beside_a_good_one", [True, False])
+def test_a_file_without_a_certificate_starts_nothing(text, beside_a_good_one, authority, tmp_path, capsys):
     """Trusting everybody instead would be the way in."""
-    place = folder(tmp_path / "a", text)
+    place = folder(tmp_path / "a", *([authority.pem] if beside_a_good_one else []), text)
     code = start.main(["--environment", "gcp", "--workdir", str(tmp_path / "w"), "--authorities", str(place)])
-    assert code == start.REFUSED and "cannot take a run" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert code == start.REFUSED and "cannot take a run" in said
+    assert f"{int(beside_a_good_one)}.pem holds no certificate" in said
