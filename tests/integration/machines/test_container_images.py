@@ -82,3 +82,17 @@ def test_the_image_for_a_cluster_does_a_run(pods):
     run = real.work(real.research(make_world(), "kubernetes"), pods, 180)
     assert (run.state, run.code) == ("succeeded", "succeeded"), (whole.failing(run), pods.logs)
     assert {(row.type, row.tier) for row in Evidence.objects.filter(run=run.pk)} == {("software", "none")}
+
+
+@pytest.mark.parametrize("environment", sorted(IMAGES))
+def test_nothing_of_ours_is_compiled(environment):
+    """Compiled files hold the time of the build, so no two images would be alike."""
+    looked = ["podman", "run", "--rm", "--network", "none", "--entrypoint", "find", image(environment)]
+    found = subprocess.run(
+        [*looked, "/opt/strongroom", "-name", "*.pyc"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.stdout == ""
