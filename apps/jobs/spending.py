@@ -48,6 +48,22 @@ def allowed_sizes(project: Project | None, backend: str) -> dict[str, Size]:
     }
 
 
+@dataclass(frozen=True)
+class Offer:
+    """A size that a project may choose. `at_most`: pence of one attempt on it at most; None where its price is not known."""
+
+    size: Size
+    at_most: int | None
+
+
+def offers(project: Project, backend: str) -> list[Offer]:
+    """What the project may choose on `backend`, with what it costs at most; empty where machines have no sizes."""
+    return [
+        Offer(size, at_most(backend, name, limits_for(backend, name)))
+        for name, size in allowed_sizes(project, backend).items()
+    ]
+
+
 def size_of(backend: str, chosen: str, limits: dict[str, int]) -> Size | None:
     """The size a run gets: the one chosen, else the smallest that fits. None: none is offered."""
     table = sizes_of(backend)

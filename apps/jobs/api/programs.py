@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from uuid import UUID
 
+from django.conf import settings
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, extend_schema
@@ -19,7 +20,7 @@ from apps.core.api import Pagination
 from apps.core.errors import NotFound
 from apps.datasets.api.parts import ReasonIn
 from apps.datasets.queries import dataset_by_ref
-from apps.jobs import actions, permissions, queries
+from apps.jobs import actions, permissions, queries, spending
 from apps.jobs.api.shapes import (
     ERRORS,
     ApprovalOut,
@@ -28,6 +29,7 @@ from apps.jobs.api.shapes import (
     ProgramOut,
     RunDetailOut,
     RunIn,
+    SizeOut,
     read,
 )
 from apps.jobs.models import ProgramApproval
@@ -168,6 +170,21 @@ class ApprovalRevoke(APIView):
             by=me(request), approval=approval, reason=read(ReasonIn, request)["reason"]
         )
         return Response(ApprovalOut(approval).data)
+
+
+class ProjectSizes(APIView):
+    permission_classes = [HasScope]
+    scopes = {"GET": "read"}
+
+    @extend_schema(
+        operation_id="project_sizes",
+        summary="Sizes of machines that a project may choose, and what a run on each costs at most",
+        responses={200: SizeOut(many=True), **ERRORS},
+    )
+    def get(self, request: Request, pk: UUID) -> Response:
+        project = project_for(request.user, pk)
+        require_member(request.user, project, to="see what its runs cost")
+        return Response(SizeOut(spending.offers(project, settings.DEFAULT_BACKEND), many=True).data)
 
 
 class ProgramRuns(APIView):

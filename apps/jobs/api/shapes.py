@@ -127,6 +127,22 @@ class RunIn(Serializer):
     )
 
 
+class SizeOut(Serializer):
+    name = serializers.CharField(source="size.name")
+    vcpus = serializers.IntegerField(source="size.vcpus")
+    memory_gib = serializers.IntegerField(source="size.memory_gib")
+    gpus = serializers.IntegerField(source="size.gpus")
+    pence_per_hour = serializers.IntegerField(
+        source="size.pence_per_hour", allow_null=True, help_text="Null where the operator gave no price"
+    )
+    price_source = serializers.CharField(source="size.price_source")
+    at_most_pence = serializers.IntegerField(
+        source="at_most",
+        allow_null=True,
+        help_text="What one attempt on it costs at most; null where not known",
+    )
+
+
 class DecisionIn(Serializer):
     dataset = serializers.CharField(help_text="Short name or id")
     approve = serializers.BooleanField()

@@ -169,19 +169,15 @@ def revoke(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 
 def _sizes(program: Program) -> list[dict[str, str]]:
-    """The sizes to choose from, each with what a run on it may cost; empty where there is nothing to choose."""
-    backend = _backend()
-    found = spending.allowed_sizes(program.project, backend)
-    if len(found) < 2:
-        return []
+    """The sizes that the project may choose, each with what a run on it may cost; empty where machines have none."""
     return [
         {
-            "value": size.name,
-            "text": f"{size.name}: {size.vcpus} processors, {size.memory_gib} GiB memory"
-            + (f", {size.gpus} GPU" if size.gpus else ""),
-            "cost": in_pounds(spending.at_most(backend, size.name, spending.limits_for(backend, size.name))),
+            "value": offer.size.name,
+            "text": f"{offer.size.name}: {offer.size.vcpus} processors, {offer.size.memory_gib} GiB memory"
+            + (f", {offer.size.gpus} GPU" if offer.size.gpus else ""),
+            "cost": ("" if offer.at_most is None else "at most ") + in_pounds(offer.at_most),
         }
-        for size in found.values()
+        for offer in spending.offers(program.project, _backend())
     ]
 
 

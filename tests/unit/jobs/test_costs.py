@@ -200,9 +200,12 @@ def test_the_page_offers_sizes_and_what_they_cost(w, sizes, program):
     client = Client()
     client.force_login(w.lead)
     address = f"/programs/{program.pk}"
-    assert 'name="size"' not in client.get(address).content.decode()
-    allow(w.project, sizes=["large"])
     page = client.get(address).content.decode()
+    assert 'name="size"' not in page  # there is one, so nothing to choose
+    assert "of the size small: 2 processors, 8 GiB memory; cost at most £0.09" in page
+    allow(w.project, sizes=["large", "free"])
+    page = client.get(address).content.decode()
+    assert "GiB memory; cost not known" in page
     assert "large: 8 processors, 64 GiB memory; cost at most £1.80" in page
     answer = client.post(f"/programs/{program.pk}/run", {"submission": "x", "size": "large"})
     run = Run.objects.get(kind="research")
@@ -246,6 +249,26 @@ def test_the_api_takes_a_size_and_gives_the_cost(w, sizes, program):
         "size": "large", "at_most_pence": 180, "booked_pence": None, "seconds": None, "price_source": "our own figures",
         "project_spent_pence": 0, "project_budget_pence": 5000,
     }  # fmt: skip
+
+
+def test_the_api_says_before_a_run_what_it_may_cost(w, sizes, program):
+    client = Client()
+    client.force_login(w.lead)
+    allow(w.project, sizes=["large", "free"])
+    answer = client.get(f"/api/v1/projects/{w.project.pk}/sizes")
+    assert answer.status_code == 200, answer.content
+    found = {size["name"]: size for size in answer.json()}
+    assert found["large"] == {
+        "name": "large", "vcpus": 8, "memory_gib": 64, "gpus": 0, "pence_per_hour": 240, "price_source": "our own figures",
+        "at_most_pence": 180,
+    }  # fmt: skip
+    assert {name: size["at_most_pence"] for name, size in found.items()} == {
+        "small": 9,
+        "large": 180,
+        "free": None,
+    }
+    sizes.RUN_SIZES = {}
+    assert client.get(f"/api/v1/projects/{w.project.pk}/sizes").json() == []
 
 
 def test_the_command(w, sizes):
