@@ -19,8 +19,10 @@ OVERHEAD = timedelta(hours=2)
 
 
 def attempt_lifetime() -> timedelta:
-    """How long one attempt may take in all; its result challenge lives as long."""
-    return timedelta(seconds=settings.RUN_LIMITS["wall_seconds"]) + OVERHEAD
+    """How long one attempt of any run may take in all; its result challenge lives as long."""
+    return (
+        timedelta(seconds=max(settings.RUN_LIMITS["wall_seconds"], settings.LONGEST_RUN_SECONDS)) + OVERHEAD
+    )
 
 
 def issue_challenges(*, run_id: UUID, attempt: int) -> tuple[str, str]:

@@ -73,6 +73,8 @@ class Facts:
     datasets: tuple[DatasetFacts, ...]
     today: date
     size_allowed: bool  # the project may choose this size of machine
+    longest_seconds: int  # the longest time limit that it may choose
+    time_limit: int | None
     budget_fault: str  # "", unknown_price, spent
 
 
@@ -214,12 +216,19 @@ def evaluate(facts: Facts) -> list[Condition]:
         "operator",
     )
     need(
+        facts.time_limit is None or facts.time_limit <= facts.longest_seconds,
+        "time_limit_not_allowed",
+        f"The time limit that was chosen is longer than the {facts.longest_seconds:,} seconds that the project may use.",
+        "Choose a shorter time, or ask the operator to allow more.",
+        "operator",
+    )
+    need(
         not facts.budget_fault,
         "budget_exceeded",
         "The project has a budget for machines, and the price of this one is not known."
         if facts.budget_fault == "unknown_price"
         else "What this run may cost is more than is left of the project's budget for machines.",
-        "Choose a smaller size, wait for live runs to end, or ask the operator to raise the budget.",
+        "Choose a smaller size or a shorter time, wait for live runs to end, or ask the operator to raise the budget.",
         "operator",
     )
     need(
@@ -252,6 +261,7 @@ def facts_for(
     moment: datetime,
     run: Run | None = None,
     size: str = "",
+    time_limit: int | None = None,
 ) -> Facts:
     """Read the facts now, from the database, not from objects that may be old."""
     project = Project.objects.get(pk=project.pk)
@@ -294,7 +304,9 @@ def facts_for(
         ),
         today=moment.date(),
         size_allowed=not size or size in spending.allowed_sizes(project, backend),
-        budget_fault=spending.budget_fault(project, backend, size, run),
+        longest_seconds=spending.longest_seconds(project),
+        time_limit=time_limit,
+        budget_fault=spending.budget_fault(project, backend, size, time_limit, run),
     )
 
 
@@ -308,6 +320,7 @@ def unmet(
     moment: datetime,
     run: Run | None = None,
     size: str = "",
+    time_limit: int | None = None,
 ) -> list[Condition]:
     """The unmet conditions of a research run; empty means that it may go on."""
     return evaluate(
@@ -320,6 +333,7 @@ def unmet(
             moment=moment,
             run=run,
             size=size,
+            time_limit=time_limit,
         )
     )
 
@@ -344,6 +358,7 @@ def unmet_for_run(run: Run, moment: datetime) -> list[Condition]:
         moment=moment,
         run=run,
         size=run.size,
+        time_limit=run.time_limit,
     )
 
 

@@ -103,6 +103,7 @@ class Run(UUIDModel):
     size = models.CharField(
         max_length=40, blank=True
     )  # of the machine, as chosen; "" for the smallest that fits
+    time_limit = models.PositiveIntegerField(null=True)  # seconds for the program, as chosen; null: the usual
     manifest = models.JSONField(default=dict)
     manifest_sha256 = models.CharField(max_length=64, blank=True)
 
@@ -295,9 +296,10 @@ class RunCost(UUIDModel):
 
 
 class ProjectAllowance(UUIDModel):
-    """Which machines a project may choose, and what all its runs together may cost. Without a row: the default size."""
+    """Which machines a project may choose, for how long, and what all its runs together may cost. Without a row: the default size."""
 
     project = models.OneToOneField(Project, on_delete=models.PROTECT, related_name="allowance")
     sizes = models.JSONField(default=list)  # names of sizes, of any backend
     budget_pence = models.PositiveIntegerField(null=True)  # null: no limit
+    longest_seconds = models.PositiveIntegerField(null=True)  # the longest time limit; null: the usual one
     set_by = models.CharField(max_length=80)

@@ -57,11 +57,24 @@ class Offer:
 
 
 def offers(project: Project, backend: str) -> list[Offer]:
-    """What the project may choose on `backend`, with what it costs at most; empty where machines have no sizes."""
+    """What the project may choose on `backend`, with what it costs at most in the usual time; empty without sizes."""
+    usual = usual_seconds(project)
     return [
-        Offer(size, at_most(backend, name, limits_for(backend, name)))
+        Offer(size, at_most(backend, name, limits_for(backend, name, usual)))
         for name, size in allowed_sizes(project, backend).items()
     ]
+
+
+def longest_seconds(project: Project | None) -> int:
+    """The longest time limit that the project may choose for a run, in seconds."""
+    given = ProjectAllowance.objects.filter(project=project).values_list("longest_seconds", flat=True).first()
+    usual: int = settings.RUN_LIMITS["wall_seconds"]
+    return min(given, max(usual, settings.LONGEST_RUN_SECONDS)) if given else usual
+
+
+def usual_seconds(project: Project | None) -> int:
+    """The time limit of a run for which none was chosen."""
+    return min(settings.RUN_LIMITS["wall_seconds"], longest_seconds(project))
 
 
 def size_of(backend: str, chosen: str, limits: dict[str, int]) -> Size | None:
@@ -70,12 +83,15 @@ def size_of(backend: str, chosen: str, limits: dict[str, int]) -> Size | None:
     return table.get(chosen) if chosen else default_size(table, limits)
 
 
-def limits_for(backend: str, chosen: str) -> dict[str, int]:
+def limits_for(backend: str, chosen: str, seconds: int | None = None) -> dict[str, int]:
     """The bounds of a program on the size chosen: half its memory for the program, a quarter to write, all its cores.
 
-    Without a choice, the installation's own bounds. No bound is ever below those.
+    seconds: its time limit, as chosen. Without choices, the installation's own bounds; but for the time, none is below those.
     """
     limits = dict(settings.RUN_LIMITS)
+    if seconds is not None:
+        more_time = limits["cpu_seconds"] * seconds // limits["wall_seconds"]
+        limits |= {"wall_seconds": seconds, "cpu_seconds": max(limits["cpu_seconds"], more_time)}
     size = sizes_of(backend).get(chosen)
     if size is None:
         return limits
@@ -117,7 +133,7 @@ def spending(project: Project, *, without: Run | None = None) -> Spending:
     )
 
 
-def budget_fault(project: Project, backend: str, chosen: str, run: Run | None) -> str:
+def budget_fault(project: Project, backend: str, chosen: str, seconds: int | None, run: Run | None) -> str:
     """Why the run does not fit the project's budget: "", "unknown_price" or "spent".
 
     A run that has had a machine keeps its place: its cost is reserved, and stopping it would save little.
@@ -127,7 +143,7 @@ def budget_fault(project: Project, backend: str, chosen: str, run: Run | None) -
     books = spending(project, without=run)
     if books.left is None:
         return ""
-    cost = at_most(backend, chosen, limits_for(backend, chosen))
+    cost = at_most(backend, chosen, limits_for(backend, chosen, seconds))
     if cost is None:
         return "" if not sizes_of(backend) else "unknown_price"
     return "" if cost <= books.left else "spent"

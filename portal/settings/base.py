@@ -373,6 +373,10 @@ for _name, _value in json.loads(os.environ.get("STRONGROOM_RUN_LIMITS") or "{}")
             f"STRONGROOM_RUN_LIMITS: {_name!r} is not a limit, or is no whole number above 0."
         )
     RUN_LIMITS[_name] = _value
+# The longest time limit that a project may be given, in seconds. Without a choice a run has `wall_seconds`.
+LONGEST_RUN_SECONDS = max(
+    RUN_LIMITS["wall_seconds"], int(os.environ.get("STRONGROOM_LONGEST_RUN_SECONDS") or 0)
+)
 MAX_PROGRAM_BYTES = 20 * 1024**2
 MAX_DATASET_BYTES = 50 * 1024**3
 # Days for which the sealed file of a refused upload stays, for questions about the refusal. 0: until the next sweep.

@@ -309,7 +309,7 @@ JOBS: dict[str, Rule] = {
     "jobs:check_content": read(CHECKER),
     "jobs:check_revoke": form(CHECKER | CUSTODIANS),
     "api:programs": form(TEAM),
-    "api:project-sizes": read(TEAM),
+    "api:project-machines": read(TEAM),
     "api:programs-to-decide": read(SIGNED_IN),
     "api:program-detail": read(SEE_PROGRAM),
     "api:program-source": read(SEE_PROGRAM),

@@ -394,7 +394,7 @@ class Matrix:
             "jobs:check_content": Call({**check, **reviewed}),
             "jobs:check_revoke": Call({"pk": released.pk}),
             "api:programs": upload,
-            "api:project-sizes": Call({"pk": own.project.pk}),
+            "api:project-machines": Call({"pk": own.project.pk}),
             "api:program-detail": Call(pk),
             "api:program-source": Call(pk),
             "api:program-decide": Call(pk, decision),

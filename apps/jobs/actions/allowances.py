@@ -24,8 +24,11 @@ def set_allowance(
     project: Project,
     sizes: Sequence[str] = _SAME,
     budget_pence: int | None = -1,
+    longest_seconds: int | None = -1,
 ) -> ProjectAllowance:
-    """Set the sizes and the budget of a project; what is not given stays. Raises Invalid (size_unknown, budget).
+    """Set the sizes, the budget and the longest time limit of a project; what is not given stays.
+
+    longest_seconds: None for the usual time. Raises Invalid (size_unknown, budget, time_limit).
 
     By the operator on the portal's host alone (`manage.py set_allowance`), so there is no person's permission to ask for.
     """
@@ -42,6 +45,12 @@ def set_allowance(
             )
     if budget_pence is not None and (budget_pence < -1 or budget_pence > MOST_PENCE):
         raise Invalid("budget", "The budget is not an amount that can be kept.", "Give pounds from 0.")
+    if longest_seconds not in (None, -1) and not 0 < longest_seconds <= settings.LONGEST_RUN_SECONDS:
+        raise Invalid(
+            "time_limit",
+            f"No run of this portal may take longer than {settings.LONGEST_RUN_SECONDS:,} seconds.",
+            "Give a shorter time, or set STRONGROOM_LONGEST_RUN_SECONDS.",
+        )
     with transaction.atomic():
         row, _ = ProjectAllowance.objects.select_for_update().get_or_create(
             project=project, defaults={"set_by": actor}
@@ -50,10 +59,12 @@ def set_allowance(
             row.sizes = sorted(set(sizes))
         if budget_pence != -1:
             row.budget_pence = budget_pence
+        if longest_seconds != -1:
+            row.longest_seconds = longest_seconds
         row.set_by = actor
         row.save()
         recorder()(
             event="project.allowance_set", by=by, object_type="project", object_id=project.pk,
-            scope=f"project:{project.pk}", data={"sizes": row.sizes, "budget_pence": row.budget_pence},
+            scope=f"project:{project.pk}", data={"sizes": row.sizes, "budget_pence": row.budget_pence, "longest_seconds": row.longest_seconds},
         )  # fmt: skip
     return row

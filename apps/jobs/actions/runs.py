@@ -14,14 +14,17 @@ from apps.core.outbox import enqueue
 from apps.jobs import permissions
 from apps.jobs.engine import create_run
 from apps.jobs.models import Program, Run
-from apps.jobs.spending import allowed_sizes
+from apps.jobs.spending import allowed_sizes, longest_seconds, usual_seconds
 from apps.jobs.states import RUN, RunState
 
 
-def submit_run(*, by: User, program: Program, submission: str, size: str = "") -> Run:
+def submit_run(
+    *, by: User, program: Program, submission: str, size: str = "", time_limit: int | None = None
+) -> Run:
     """Ask that `program` run on the real data. The run waits until the gate has no unmet condition.
 
-    size: of the machine, among those that the project may choose; "" for the smallest that fits.
+    size: of the machine, among those that the project may choose; "" for the smallest that fits. time_limit: seconds for
+    the program, up to what the project may use; None for the usual time.
 
     The same submission again returns the first run. Raises Denied, Conflict (rehearsal not succeeded).
     """
@@ -43,12 +46,19 @@ def submit_run(*, by: User, program: Program, submission: str, size: str = "") -
             "Choose one of those on the program's page, or ask the operator to allow it.",
             fields={"size": ["Choose one of the sizes on the program's page"]},
         )  # fmt: skip
+    longest = longest_seconds(program.project)
+    if time_limit is not None and not 0 < time_limit <= longest:
+        raise Invalid(
+            "time_limit_not_allowed", "The project may not use this time limit.",
+            f"Choose a time up to {longest:,} seconds, or ask the operator to allow more.",
+            fields={"time_limit": [f"Choose a time up to {longest:,} seconds"]},
+        )  # fmt: skip
     try:
         with transaction.atomic():
             return create_run(
                 by=by, kind=Run.Kind.RESEARCH, project=program.project, program=program,
                 inputs=[(version, None) for version in program.versions.select_related("dataset")], submission=submission,
-                size=size,
+                size=size, time_limit=time_limit or usual_seconds(program.project),
             )  # fmt: skip
     except IntegrityError as error:
         first = Run.objects.filter(submission=submission, program=program).first()

@@ -6,7 +6,7 @@ from apps.jobs.api import checks, programs, runs
 
 urlpatterns = [
     path("projects/<uuid:pk>/programs", programs.Programs.as_view(), name="programs"),
-    path("projects/<uuid:pk>/sizes", programs.ProjectSizes.as_view(), name="project-sizes"),
+    path("projects/<uuid:pk>/machines", programs.ProjectMachines.as_view(), name="project-machines"),
     path("programs/to-decide", programs.ProgramsToDecide.as_view(), name="programs-to-decide"),
     path("programs/<uuid:pk>", programs.ProgramDetail.as_view(), name="program-detail"),
     path("programs/<uuid:pk>/source", programs.ProgramSource.as_view(), name="program-source"),

@@ -25,11 +25,11 @@ from apps.jobs.api.shapes import (
     ERRORS,
     ApprovalOut,
     DecisionIn,
+    MachinesOut,
     ProgramIn,
     ProgramOut,
     RunDetailOut,
     RunIn,
-    SizeOut,
     read,
 )
 from apps.jobs.models import ProgramApproval
@@ -172,19 +172,24 @@ class ApprovalRevoke(APIView):
         return Response(ApprovalOut(approval).data)
 
 
-class ProjectSizes(APIView):
+class ProjectMachines(APIView):
     permission_classes = [HasScope]
     scopes = {"GET": "read"}
 
     @extend_schema(
-        operation_id="project_sizes",
-        summary="Sizes of machines that a project may choose, and what a run on each costs at most",
-        responses={200: SizeOut(many=True), **ERRORS},
+        operation_id="project_machines",
+        summary="What the project may choose for a run: sizes of machines, their cost at most, time limits",
+        responses={200: MachinesOut, **ERRORS},
     )
     def get(self, request: Request, pk: UUID) -> Response:
         project = project_for(request.user, pk)
         require_member(request.user, project, to="see what its runs cost")
-        return Response(SizeOut(spending.offers(project, settings.DEFAULT_BACKEND), many=True).data)
+        found = {
+            "usual_seconds": spending.usual_seconds(project),
+            "longest_seconds": spending.longest_seconds(project),
+            "sizes": spending.offers(project, settings.DEFAULT_BACKEND),
+        }
+        return Response(MachinesOut(found).data)
 
 
 class ProgramRuns(APIView):
@@ -205,5 +210,6 @@ class ProgramRuns(APIView):
             program=program,
             submission=asked["submission"] or uuid.uuid4().hex,
             size=asked["size"],
+            time_limit=asked["time_limit"],
         )
         return Response(RunDetailOut(run, context={"request": request}).data, status=201)

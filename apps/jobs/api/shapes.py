@@ -125,6 +125,14 @@ class RunIn(Serializer):
         allow_blank=True,
         help_text="Size of the machine, among those that the project may choose; empty for the smallest that fits",
     )
+    time_limit = serializers.IntegerField(
+        min_value=1,
+        max_value=2**31 - 1,
+        required=False,
+        default=None,
+        allow_null=True,
+        help_text="Seconds after which the program is stopped, up to what the project may use; null for the usual time",
+    )
 
 
 class SizeOut(Serializer):
@@ -139,8 +147,14 @@ class SizeOut(Serializer):
     at_most_pence = serializers.IntegerField(
         source="at_most",
         allow_null=True,
-        help_text="What one attempt on it costs at most; null where not known",
+        help_text="What one attempt of the usual time limit costs at most on it; null where not known",
     )
+
+
+class MachinesOut(Serializer):
+    usual_seconds = serializers.IntegerField(help_text="Time limit of a run for which none is chosen")
+    longest_seconds = serializers.IntegerField(help_text="The longest time limit that may be chosen")
+    sizes = SizeOut(many=True, help_text="Empty where machines have no sizes")
 
 
 class DecisionIn(Serializer):

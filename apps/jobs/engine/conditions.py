@@ -11,7 +11,7 @@ from apps.jobs.models import Run
 from apps.jobs.states import RunState
 
 # Conditions on starting: once a run is under way they are no reason to stop it.
-_ONLY_TO_START = frozenset({"too_many_runs", "budget_exceeded", "size_not_allowed"})
+_ONLY_TO_START = frozenset({"too_many_runs", "budget_exceeded", "size_not_allowed", "time_limit_not_allowed"})
 
 
 def unmet(run: Run) -> list[Condition]:

@@ -35,6 +35,7 @@ def create_run(
     submission: str | None = None,
     backend: str | None = None,
     size: str = "",
+    time_limit: int | None = None,
 ) -> Run:
     """Record a run (state waiting) and ask the workers to look at it.
 
@@ -47,7 +48,7 @@ def create_run(
     usual = settings.REHEARSAL_BACKEND if kind == Run.Kind.REHEARSAL else settings.DEFAULT_BACKEND
     run = Run(
         kind=kind, project=project, program=program, version=version, release=release, requested_by=actor,
-        backend=backend or usual, submission=submission, size=size,
+        backend=backend or usual, submission=submission, size=size, time_limit=time_limit,
     )  # fmt: skip
     try:
         with transaction.atomic():

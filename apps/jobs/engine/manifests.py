@@ -42,7 +42,7 @@ def freeze_manifest(
         "backend": run.backend,
         "program": _program(run, parameters or {}),
         "inputs": [_input(version, release) for version, release in inputs],
-        "limits": limits_for(run.backend, run.size),
+        "limits": limits_for(run.backend, run.size, run.time_limit),
         "image": runner_image(run.backend),
         "approvals": strictjson.digest(approvals_of(run, inputs)),
         "egress": egress_key().to_json(),

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from apps.accounts.permissions import me
 from apps.core.clock import now
-from apps.core.errors import NotFound
+from apps.core.errors import Invalid, NotFound
 from apps.core.objects import store
 from apps.core.views import act, page_of
 from apps.datasets.models import Dataset
@@ -85,7 +85,8 @@ def program(request: HttpRequest, pk: UUID) -> HttpResponse:
         "phases": queries.PHASES, "approvals": queries.approvals_table(program), "decidable": decidable,
         "revocable": revocable, "member": member,
         "research": research, "conditions": conditions, "lifecycle": RUN, "submission": uuid.uuid4().hex,
-        "sizes": _sizes(program) if member else [],
+        "sizes": _sizes(program) if member else [], "usual_seconds": spending.usual_seconds(program.project),
+        "longest_seconds": spending.longest_seconds(program.project),
         "can_run": member and rehearsal is not None and rehearsal.state == RunState.SUCCEEDED, "source": _source(program),
     }  # fmt: skip
     return render(request, "jobs/program.html", context)
@@ -137,7 +138,13 @@ def run_on_real_data(request: HttpRequest, pk: UUID) -> HttpResponse:
     program = queries.program_for(request.user, pk)
     submission = request.POST.get("submission", "")[:64].replace("\x00", "") or uuid.uuid4().hex
     size = request.POST.get("size", "")[:40].replace("\x00", "")
-    run = actions.submit_run(by=me(request), program=program, submission=submission, size=size)
+    run = actions.submit_run(
+        by=me(request),
+        program=program,
+        submission=submission,
+        size=size,
+        time_limit=_time_limit(request.POST.get("minutes", "")),
+    )
     return redirect("jobs:run", pk=run.pk)
 
 
@@ -166,6 +173,19 @@ def revoke(request: HttpRequest, pk: UUID) -> HttpResponse:
         "back_url": reverse("jobs:program", args=[approval.program_id]),
     }  # fmt: skip
     return render(request, "form_page.html", context)
+
+
+def _time_limit(minutes: str) -> int | None:
+    """Seconds; None where nothing was filled in. Raises Invalid."""
+    text = minutes.strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text)):
+        raise Invalid(
+            "time_limit_not_allowed", "The time limit is not a whole number of minutes.", "Give a number such as 15, or leave it empty.",
+            fields={"minutes": ["Enter a whole number of minutes, such as 15"]},
+        )  # fmt: skip
+    return int(text) * 60
 
 
 def _sizes(program: Program) -> list[dict[str, str]]:

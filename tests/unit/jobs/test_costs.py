@@ -12,6 +12,7 @@ from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.attestation.challenges import OVERHEAD, attempt_lifetime
 from apps.core.clock import now
 from apps.core.errors import Invalid
 from apps.jobs import actions, gate, spending
@@ -255,20 +256,105 @@ def test_the_api_says_before_a_run_what_it_may_cost(w, sizes, program):
     client = Client()
     client.force_login(w.lead)
     allow(w.project, sizes=["large", "free"])
-    answer = client.get(f"/api/v1/projects/{w.project.pk}/sizes")
+    answer = client.get(f"/api/v1/projects/{w.project.pk}/machines")
     assert answer.status_code == 200, answer.content
-    found = {size["name"]: size for size in answer.json()}
+    found = {size["name"]: size for size in answer.json()["sizes"]}
     assert found["large"] == {
         "name": "large", "vcpus": 8, "memory_gib": 64, "gpus": 0, "pence_per_hour": 240, "price_source": "our own figures",
         "at_most_pence": 180,
     }  # fmt: skip
+    assert (answer.json()["usual_seconds"], answer.json()["longest_seconds"]) == (900, 900)
     assert {name: size["at_most_pence"] for name, size in found.items()} == {
         "small": 9,
         "large": 180,
         "free": None,
     }
     sizes.RUN_SIZES = {}
-    assert client.get(f"/api/v1/projects/{w.project.pk}/sizes").json() == []
+    assert client.get(f"/api/v1/projects/{w.project.pk}/machines").json()["sizes"] == []
+
+
+def test_a_time_limit_bounds_program_and_cost(w, sizes, program):
+    short = spending.limits_for("local", "", 60)
+    assert (short["wall_seconds"], short["cpu_seconds"]) == (60, sizes.RUN_LIMITS["cpu_seconds"])
+    long = spending.limits_for("local", "large", 3600)
+    assert (long["wall_seconds"], long["cpu_seconds"]) == (3600, 3600 * 8)
+    assert spending.limits_for("local", "", 1800)["cpu_seconds"] == 2 * sizes.RUN_LIMITS["cpu_seconds"]
+    run = actions.submit_run(by=w.lead, program=program, submission="a", time_limit=60)
+    assert run.manifest["limits"]["wall_seconds"] == 60
+    assert (
+        spending.cost_of(run)["at_most_pence"] == 7
+    )  # a minute and half an hour around it, at 12 pence an hour
+    usual = actions.submit_run(by=w.lead, program=program, submission="b")
+    assert (usual.time_limit, usual.manifest["limits"]["wall_seconds"]) == (900, 900)
+    assert usual.manifest["limits"] == sizes.RUN_LIMITS
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 901, 2**31])
+def test_a_time_limit_that_the_project_may_not_use(w, sizes, program, seconds):
+    with pytest.raises(Invalid) as refused:
+        actions.submit_run(by=w.lead, program=program, submission="a", time_limit=seconds)
+    assert refused.value.code == "time_limit_not_allowed" and "900 seconds" in refused.value.remedy
+
+
+def test_a_project_may_be_given_more_time_or_less(w, sizes, program):
+    sizes.LONGEST_RUN_SECONDS = 7200
+    allow(w.project, longest_seconds=3600)
+    run = actions.submit_run(by=w.lead, program=program, submission="a", time_limit=3600)
+    assert "time_limit_not_allowed" not in {c.code for c in gate.unmet_for_run(run, now())}
+    with pytest.raises(Invalid):
+        actions.submit_run(by=w.lead, program=program, submission="b", time_limit=3601)
+    allow(w.project, longest_seconds=300)
+    assert "time_limit_not_allowed" in {c.code for c in gate.unmet_for_run(run, now())}
+    assert actions.submit_run(by=w.lead, program=program, submission="c").time_limit == 300
+    allow(w.project, longest_seconds=10**6)
+    assert spending.longest_seconds(w.project) == 7200  # the installation's bound holds
+    assert spending.longest_seconds(None) == 900
+    assert attempt_lifetime() == dt.timedelta(seconds=7200) + OVERHEAD
+
+
+def test_longer_time_counts_against_the_budget(w, sizes, program):
+    sizes.LONGEST_RUN_SECONDS = 7200
+    allow(w.project, budget_pence=9, longest_seconds=7200)
+    assert spending.budget_fault(w.project, "local", "", 900, None) == ""
+    assert spending.budget_fault(w.project, "local", "", 7200, None) == "spent"
+
+
+def test_the_page_takes_minutes(w, sizes, program):
+    sizes.LONGEST_RUN_SECONDS = 7200
+    allow(w.project, longest_seconds=7200)
+    client = Client()
+    client.force_login(w.lead)
+    assert "At most 2 hours" in client.get(f"/programs/{program.pk}").content.decode()
+    address = f"/programs/{program.pk}/run"
+    for wrong in ("0", "-5", "1.5", "soon", "121", "9999999", "\u0661"):
+        answer = client.post(address, {"submission": "x", "minutes": wrong})
+        assert answer.status_code == 422 and not Run.objects.filter(kind="research").exists(), wrong
+    client.post(address, {"submission": "x", "minutes": " 90 "})
+    run = Run.objects.get(kind="research")
+    assert run.time_limit == 5400
+    assert "1 hour 30 minutes" in client.get(f"/runs/{run.pk}").content.decode()
+
+
+def test_the_api_takes_seconds(w, sizes, program):
+    client = Client()
+    client.force_login(w.lead)
+    address = f"/api/v1/programs/{program.pk}/runs"
+    for wrong in (0, "long", 901):
+        answer = client.post(address, json.dumps({"time_limit": wrong}), content_type="application/json")
+        assert answer.status_code in (400, 422), answer.content
+    made = client.post(address, json.dumps({"time_limit": 120}), content_type="application/json")
+    assert made.status_code == 201 and Run.objects.get(pk=made.json()["id"]).time_limit == 120
+
+
+def test_the_command_sets_the_longest_time(w, sizes):
+    sizes.LONGEST_RUN_SECONDS = 7200
+    call_command("set_allowance", w.project.ref, "--minutes", "120", stdout=StringIO())
+    assert spending.longest_seconds(w.project) == 7200
+    for wrong in ("121", "0", "-1", "long"):
+        with pytest.raises(CommandError):
+            call_command("set_allowance", w.project.ref, "--minutes", wrong, stdout=StringIO())
+    call_command("set_allowance", w.project.ref, "--minutes", "usual", stdout=StringIO())
+    assert spending.longest_seconds(w.project) == 900
 
 
 def test_the_command(w, sizes):

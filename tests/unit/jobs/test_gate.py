@@ -37,6 +37,7 @@ MET = Facts(
     person_active=True, person_is_member=True, training_valid=True, terms_accepted=True, project_state="active",
     project_starts_on=TODAY, project_ends_on=TODAY, ethics_valid_until=TODAY, rehearsal_state="succeeded", live_runs=0,
     backend="local", backend_known=True, datasets=(GOOD,), today=TODAY, size_allowed=True, budget_fault="",
+    longest_seconds=900, time_limit=900,
 )  # fmt: skip
 
 
@@ -64,6 +65,7 @@ ONE_UNMET: list[tuple[str, dict[str, Any], str]] = [
     ("key_broker_unknown", with_dataset(broker_admitted=False), "operator"),
     ("backend_unknown", {"backend_known": False}, "operator"),
     ("size_not_allowed", {"size_allowed": False}, "operator"),
+    ("time_limit_not_allowed", {"time_limit": 901}, "operator"),
     *[("budget_exceeded", {"budget_fault": f}, "operator") for f in ("spent", "unknown_price", "anything")],
     ("too_many_runs", {"live_runs": MAX_LIVE_RUNS}, "researcher"),
 ]  # fmt: skip
@@ -102,7 +104,7 @@ def test_every_condition_is_in_the_table() -> None:
     nothing = Facts(
         person_active=False, person_is_member=False, training_valid=False, terms_accepted=False, project_state="", backend_known=False,
         project_starts_on=TODAY + DAY, project_ends_on=TODAY - DAY, ethics_valid_until=None, rehearsal_state="", live_runs=99,
-        backend="local", today=TODAY, datasets=(DatasetFacts("V", False, False, False, "", True, False),), size_allowed=False,
+        backend="local", today=TODAY, datasets=(DatasetFacts("V", False, False, False, "", True, False),), size_allowed=False, longest_seconds=900, time_limit=901,
         budget_fault="spent",
     )  # fmt: skip
     codes = [c.code for c in gate.evaluate(nothing)]

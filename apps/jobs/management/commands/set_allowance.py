@@ -1,4 +1,4 @@
-"""Say which sizes of machine a project may choose, and what its runs may cost together. For the operator, on the host."""
+"""Say which machines a project may choose, for how long, and what its runs may cost together. For the operator, on the host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apps.projects.models import Project
 
 
 class Command(BaseCommand):
-    help = "Set the sizes of machine and the budget of a project. What is not given stays as it is."
+    help = "Set the sizes of machine, the budget and the longest time limit of a project. What is not given stays as it is."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("project", help="the project's reference")
@@ -22,6 +22,10 @@ class Command(BaseCommand):
             "--sizes", help="names of sizes, separated by commas; empty for the default one only"
         )
         parser.add_argument("--budget", help="in pounds, such as 250.00; “none” for no limit")
+
+        parser.add_argument(
+            "--minutes", help="the longest time limit that a run may choose; “usual” for the usual one"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(ref=options["project"]).first()
@@ -32,6 +36,8 @@ class Command(BaseCommand):
             changes["sizes"] = [name for name in options["sizes"].split(",") if name]
         if options["budget"] is not None:
             changes["budget_pence"] = _pence(options["budget"])
+        if options["minutes"] is not None:
+            changes["longest_seconds"] = _seconds(options["minutes"])
         try:
             set_allowance(by=System("set-allowance"), project=project, **changes)
         except DomainError as error:
@@ -49,3 +55,11 @@ def _pence(text: str) -> int | None:
     if not pence.is_finite() or pence < 0 or pence != pence.to_integral_value():
         raise CommandError(f"{text!r} is not an amount in pounds and whole pence, from 0.")
     return int(pence)
+
+
+def _seconds(text: str) -> int | None:
+    if text.strip().lower() == "usual":
+        return None
+    if not text.isascii() or not text.isdigit() or not 0 < len(text) <= 6 or not int(text):
+        raise CommandError(f"{text!r} is not a number of minutes, from 1.")
+    return int(text) * 60

@@ -75,16 +75,23 @@ def submit(
 
 @click.command("run")
 @click.argument("program")
+@click.option("--size", default="", help="Size of the machine; the smallest that fits if not given.")
+@click.option("--minutes", type=click.IntRange(1, 999_999), help="Time limit; the usual one if not given.")
 @click.option("--wait/--no-wait", default=False, help="Wait until the run has ended.")
-def run_(program: str, wait: bool) -> None:
+def run_(program: str, size: str, minutes: int | None, wait: bool) -> None:
     """Ask that PROGRAM (its id) run on the real data. The run starts once every condition is met."""
     client = Client.signed_in()
-    run = client.post(f"/programs/{program}/runs", {"submission": uuid.uuid4().hex})
+    asked: dict[str, str | int] = {"submission": uuid.uuid4().hex}
+    if size:
+        asked["size"] = size
+    if minutes:
+        asked["time_limit"] = minutes * 60
+    run = client.post(f"/programs/{program}/runs", asked)
     click.echo(f"Run {run['id']}: {run['standing']['sentence']}")
     for condition in run["unmet"]:
         click.echo(f"  still missing: {condition['detail']} {condition['remedy']}")
     if wait:
-        _print_end(follow(client, run["id"], timeout=7200))
+        _print_end(follow(client, run["id"], timeout=7200 + (minutes or 0) * 60))
 
 
 @click.command()
