@@ -171,6 +171,12 @@ class Portal:
         os.killpg(self.web.pid, signal.SIGKILL)
         self.web.process.wait(10)
 
+    def _start_again_what_ended(self) -> None:
+        """As the stack's manager does with a worker that ended by itself: one whose broker goes away may (kombu 5.7)."""
+        for worker in [worker for worker in self.workers if (worker.process.poll() or 0) > 0]:
+            self.workers.remove(worker)
+            self.start_worker()
+
     def kill_workers(self) -> None:
         """As the kernel does it: SIGKILL, the whole group, no time to say anything."""
         for worker in self.workers:
@@ -219,6 +225,7 @@ class Portal:
 
         def look() -> bool:
             row.update(self.run(pk))
+            self._start_again_what_ended()
             opened = row["outputs_opened"] or not row["statement_sha256"]
             return row["state"] in FINAL and row["machine_gone"] and opened
 
@@ -234,6 +241,7 @@ class Portal:
 
         def look() -> bool:
             row.update(self.run(pk))
+            self._start_again_what_ended()
             assert row["state"] not in FINAL, row
             return bool(row["program_started"])
 
