@@ -56,13 +56,24 @@ class Offer:
     at_most: int | None
 
 
-def offers(project: Project, backend: str) -> list[Offer]:
-    """What the project may choose on `backend`, with what it costs at most in the usual time; empty without sizes."""
-    usual = usual_seconds(project)
-    return [
+@dataclass(frozen=True)
+class Choice:
+    """What a project may choose for a run. `offers`: empty where machines have no sizes; costs are those of the usual time."""
+
+    usual_seconds: int
+    longest_seconds: int
+    offers: list[Offer]
+
+
+def choice(project: Project, backend: str) -> Choice:
+    """What the project may choose for a run on `backend`."""
+    longest = longest_seconds(project)
+    usual = usual_seconds(longest)
+    offers = [
         Offer(size, at_most(backend, name, limits_for(backend, name, usual)))
         for name, size in allowed_sizes(project, backend).items()
     ]
+    return Choice(usual, longest, offers)
 
 
 def longest_seconds(project: Project | None) -> int:
@@ -72,9 +83,9 @@ def longest_seconds(project: Project | None) -> int:
     return min(given, max(usual, settings.LONGEST_RUN_SECONDS)) if given else usual
 
 
-def usual_seconds(project: Project | None) -> int:
-    """The time limit of a run for which none was chosen."""
-    return min(settings.RUN_LIMITS["wall_seconds"], longest_seconds(project))
+def usual_seconds(longest: int) -> int:
+    """The time limit of a run for which none was chosen. longest: what its project may choose."""
+    return min(settings.RUN_LIMITS["wall_seconds"], longest)
 
 
 def size_of(backend: str, chosen: str, limits: dict[str, int]) -> Size | None:

@@ -58,7 +58,7 @@ def submit_run(
             return create_run(
                 by=by, kind=Run.Kind.RESEARCH, project=program.project, program=program,
                 inputs=[(version, None) for version in program.versions.select_related("dataset")], submission=submission,
-                size=size, time_limit=time_limit or usual_seconds(program.project),
+                size=size, time_limit=time_limit or usual_seconds(longest),
             )  # fmt: skip
     except IntegrityError as error:
         first = Run.objects.filter(submission=submission, program=program).first()

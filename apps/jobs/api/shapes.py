@@ -154,7 +154,7 @@ class SizeOut(Serializer):
 class MachinesOut(Serializer):
     usual_seconds = serializers.IntegerField(help_text="Time limit of a run for which none is chosen")
     longest_seconds = serializers.IntegerField(help_text="The longest time limit that may be chosen")
-    sizes = SizeOut(many=True, help_text="Empty where machines have no sizes")
+    sizes = SizeOut(many=True, source="offers", help_text="Empty where machines have no sizes")
 
 
 class DecisionIn(Serializer):

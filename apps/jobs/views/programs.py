@@ -22,7 +22,7 @@ from apps.datasets.queries import datasets_in_use
 from apps.jobs import actions, gate, permissions, queries, spending
 from apps.jobs.costs import in_pounds
 from apps.jobs.forms import ProgramDecisionForm, ProgramForm, ReasonForm
-from apps.jobs.models import Program, ProgramApproval, Run
+from apps.jobs.models import ProgramApproval, Run
 from apps.jobs.states import RUN, RunState
 from apps.jobs.views.files import send
 from apps.projects.permissions import is_member, require_member
@@ -79,14 +79,14 @@ def program(request: HttpRequest, pk: UUID) -> HttpResponse:
             moment=now(),
         )
     standing = queries.standing(rehearsal) if rehearsal else None
+    choice = spending.choice(program.project, _backend()) if member else None
     context = {
         "program": program, "rehearsal": rehearsal, "standing": standing, "outputs_state": "",
         "seconds": queries.refresh_seconds(rehearsal, standing) if rehearsal and standing else 0,
         "phases": queries.PHASES, "approvals": queries.approvals_table(program), "decidable": decidable,
         "revocable": revocable, "member": member,
         "research": research, "conditions": conditions, "lifecycle": RUN, "submission": uuid.uuid4().hex,
-        "sizes": _sizes(program) if member else [], "usual_seconds": spending.usual_seconds(program.project),
-        "longest_seconds": spending.longest_seconds(program.project),
+        "sizes": _sizes(choice) if choice else [], "choice": choice,
         "can_run": member and rehearsal is not None and rehearsal.state == RunState.SUCCEEDED, "source": _source(program),
     }  # fmt: skip
     return render(request, "jobs/program.html", context)
@@ -188,7 +188,7 @@ def _time_limit(minutes: str) -> int | None:
     return int(text) * 60
 
 
-def _sizes(program: Program) -> list[dict[str, str]]:
+def _sizes(choice: spending.Choice) -> list[dict[str, str]]:
     """The sizes that the project may choose, each with what a run on it may cost; empty where machines have none."""
     return [
         {
@@ -197,7 +197,7 @@ def _sizes(program: Program) -> list[dict[str, str]]:
             + (f", {offer.size.gpus} GPU" if offer.size.gpus else ""),
             "cost": ("" if offer.at_most is None else "at most ") + in_pounds(offer.at_most),
         }
-        for offer in spending.offers(program.project, _backend())
+        for offer in choice.offers
     ]
 
 
