@@ -8,7 +8,10 @@ from typing import Any
 from django import forms
 
 from apps.datasets.models import Dataset
+from apps.jobs.costs import in_pounds
 from apps.jobs.models import OutputCheck
+from apps.jobs.spending import Choice, Offer
+from portal.jinja import duration
 
 
 class ProgramForm(forms.Form):
@@ -47,6 +50,64 @@ class ProgramForm(forms.Form):
 
     def chosen(self) -> list[Dataset]:
         return [self.by_id[pk] for pk in self.cleaned_data["datasets"]]
+
+
+class RunForm(forms.Form):
+    """The step to the real data: a size, where there is more than one, and a time limit."""
+
+    submission = forms.CharField(widget=forms.HiddenInput, required=False, max_length=64)
+    size = forms.ChoiceField(label="Size of the machine", required=False)
+    minutes = forms.CharField(
+        label="Time limit in minutes",
+        required=False,
+        max_length=20,
+        widget=forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off"}),
+    )
+
+    def __init__(self, *args: Any, choice: Choice, **kwargs: Any) -> None:
+        kwargs.setdefault("initial", {}).setdefault("submission", uuid.uuid4().hex)
+        super().__init__(*args, **kwargs)
+        self.longest = choice.longest_seconds
+        usual = duration(choice.usual_seconds)
+        self.only = (
+            f"Its machine is of the size {size_text(choice.offers[0])} for {usual} of the program."
+            if len(choice.offers) == 1
+            else ""
+        )
+        more = f" At most {duration(self.longest)}." if self.longest > choice.usual_seconds else ""
+        self.fields[
+            "minutes"
+        ].help_text = f"The program is stopped after this time, {usual} if you leave it empty.{more}"
+        size = self.fields["size"]
+        assert isinstance(size, forms.ChoiceField)
+        size.choices = [(offer.size.name, size_text(offer)) for offer in choice.offers]
+        size.help_text = f"A run is charged to the project for as long as its machine exists. The cost is for {usual} of the program."
+
+    @property
+    def asks_size(self) -> bool:
+        """Whether there is a choice, or one was made that is no longer offered."""
+        return len(self.fields["size"].choices) > 1 or "size" in self.errors  # type: ignore[attr-defined]
+
+    def clean_minutes(self) -> int | None:
+        """Seconds; None where nothing was filled in."""
+        text = self.cleaned_data["minutes"].strip()
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit() and int(text)):
+            raise forms.ValidationError("Enter a whole number of minutes, such as 15")
+        if int(text) * 60 > self.longest:
+            raise forms.ValidationError(
+                f"The time limit must be {duration(self.longest)} or less, or the operator must allow the project more"
+            )
+        return int(text) * 60
+
+
+def size_text(offer: Offer) -> str:
+    """A size that a project may choose, in words, with what a run on it may cost."""
+    size = offer.size
+    gpus = f", {size.gpus} GPU" if size.gpus else ""
+    most = "" if offer.at_most is None else "at most "
+    return f"{size.name}: {size.vcpus} processors, {size.memory_gib} GiB memory{gpus}; cost {most}{in_pounds(offer.at_most)}"
 
 
 class ProgramDecisionForm(forms.Form):

@@ -301,7 +301,7 @@ JOBS: dict[str, Rule] = {
     "jobs:program": read(SEE_PROGRAM),
     "jobs:program_source": read(SEE_PROGRAM),
     "jobs:program_decide": form(CUSTODIANS),
-    "jobs:program_run": send(TEAM),
+    "jobs:program_run": form(TEAM),
     "jobs:approval_revoke": form(CUSTODIANS),
     "jobs:checks": read(CHECKERS),
     "jobs:check": form(CHECKER),

@@ -10,19 +10,18 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from apps.accounts.permissions import me
 from apps.core.clock import now
-from apps.core.errors import Invalid, NotFound
+from apps.core.errors import NotFound
 from apps.core.objects import store
 from apps.core.views import act, page_of
 from apps.datasets.models import Dataset
 from apps.datasets.queries import datasets_in_use
 from apps.jobs import actions, gate, permissions, queries, spending
-from apps.jobs.costs import in_pounds
-from apps.jobs.forms import ProgramDecisionForm, ProgramForm, ReasonForm
-from apps.jobs.models import ProgramApproval, Run
+from apps.jobs.forms import ProgramDecisionForm, ProgramForm, ReasonForm, RunForm
+from apps.jobs.models import Program, ProgramApproval, Run
 from apps.jobs.states import RUN, RunState
 from apps.jobs.views.files import send
 from apps.projects.permissions import is_member, require_member
@@ -61,14 +60,37 @@ def program_new(request: HttpRequest, project_pk: UUID) -> HttpResponse:
 
 @require_safe
 def program(request: HttpRequest, pk: UUID) -> HttpResponse:
+    return _page(request, queries.program_for(request.user, pk))
+
+
+@require_http_methods(["GET", "POST"])
+def run_on_real_data(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Ask for the run; what is wrong is said on the program's page."""
     program = queries.program_for(request.user, pk)
+    permissions.require_submit(request.user, program.project)
+    if request.method == "GET":  # somebody who reads an address again that was posted to
+        return redirect("jobs:program", pk=program.pk)
+    form = RunForm(request.POST, choice=spending.choice(program.project, _backend()))
+    if form.is_valid():
+        run = act(
+            request, form, actions.submit_run, program=program, submission=form.cleaned_data["submission"] or uuid.uuid4().hex,
+            size=form.cleaned_data["size"], time_limit=form.cleaned_data["minutes"],
+        )  # fmt: skip
+        if run is not None:
+            return redirect("jobs:run", pk=run.pk)
+    return _page(request, program, form)
+
+
+def _page(request: HttpRequest, program: Program, form: RunForm | None = None) -> HttpResponse:
+    """The program's page; form: what was filled in for its run and is wrong."""
     rehearsal = program.runs.filter(kind=Run.Kind.REHEARSAL).first()
     member = is_member(request.user, program.project)
     decidable = {dataset.pk for dataset in permissions.decidable_datasets(request.user, program)}
     revocable = {approval.pk for approval in permissions.revocable_approvals(request.user, program)}
     research = program.runs.filter(kind=Run.Kind.RESEARCH).select_related("output_release")
+    can_run = member and rehearsal is not None and rehearsal.state == RunState.SUCCEEDED
     conditions = []
-    if member and rehearsal and rehearsal.state == RunState.SUCCEEDED:
+    if can_run:
         versions = list(program.versions.all())
         conditions = gate.unmet(
             project=program.project,
@@ -79,15 +101,15 @@ def program(request: HttpRequest, pk: UUID) -> HttpResponse:
             moment=now(),
         )
     standing = queries.standing(rehearsal) if rehearsal else None
-    choice = spending.choice(program.project, _backend()) if member else None
+    if can_run and form is None:
+        form = RunForm(choice=spending.choice(program.project, _backend()))
     context = {
         "program": program, "rehearsal": rehearsal, "standing": standing, "outputs_state": "",
         "seconds": queries.refresh_seconds(rehearsal, standing) if rehearsal and standing else 0,
         "phases": queries.PHASES, "approvals": queries.approvals_table(program), "decidable": decidable,
         "revocable": revocable, "member": member,
-        "research": research, "conditions": conditions, "lifecycle": RUN, "submission": uuid.uuid4().hex,
-        "sizes": _sizes(choice) if choice else [], "choice": choice,
-        "can_run": member and rehearsal is not None and rehearsal.state == RunState.SUCCEEDED, "source": _source(program),
+        "research": research, "conditions": conditions, "lifecycle": RUN, "can_run": can_run,
+        "form": form, "source": _source(program),
     }  # fmt: skip
     return render(request, "jobs/program.html", context)
 
@@ -133,21 +155,6 @@ def decide(request: HttpRequest, pk: UUID, dataset_pk: UUID) -> HttpResponse:
     return render(request, "jobs/program_decide.html", context)
 
 
-@require_POST
-def run_on_real_data(request: HttpRequest, pk: UUID) -> HttpResponse:
-    program = queries.program_for(request.user, pk)
-    submission = request.POST.get("submission", "")[:64].replace("\x00", "") or uuid.uuid4().hex
-    size = request.POST.get("size", "")[:40].replace("\x00", "")
-    run = actions.submit_run(
-        by=me(request),
-        program=program,
-        submission=submission,
-        size=size,
-        time_limit=_time_limit(request.POST.get("minutes", "")),
-    )
-    return redirect("jobs:run", pk=run.pk)
-
-
 @require_http_methods(["GET", "POST"])
 def revoke(request: HttpRequest, pk: UUID) -> HttpResponse:
     approval = (
@@ -173,32 +180,6 @@ def revoke(request: HttpRequest, pk: UUID) -> HttpResponse:
         "back_url": reverse("jobs:program", args=[approval.program_id]),
     }  # fmt: skip
     return render(request, "form_page.html", context)
-
-
-def _time_limit(minutes: str) -> int | None:
-    """Seconds; None where nothing was filled in. Raises Invalid."""
-    text = minutes.strip()
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text)):
-        raise Invalid(
-            "time_limit_not_allowed", "The time limit is not a whole number of minutes.", "Give a number such as 15, or leave it empty.",
-            fields={"minutes": ["Enter a whole number of minutes, such as 15"]},
-        )  # fmt: skip
-    return int(text) * 60
-
-
-def _sizes(choice: spending.Choice) -> list[dict[str, str]]:
-    """The sizes that the project may choose, each with what a run on it may cost; empty where machines have none."""
-    return [
-        {
-            "value": offer.size.name,
-            "text": f"{offer.size.name}: {offer.size.vcpus} processors, {offer.size.memory_gib} GiB memory"
-            + (f", {offer.size.gpus} GPU" if offer.size.gpus else ""),
-            "cost": ("" if offer.at_most is None else "at most ") + in_pounds(offer.at_most),
-        }
-        for offer in choice.offers
-    ]
 
 
 def _backend() -> str:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from apps.accounts.roles import Role
 from apps.audit.models import Entry
 from apps.audit.sequencer import seal_log
+from apps.jobs.models import ProjectAllowance, Run
 from strongroom import cli as command_line
 from strongroom import data as strongroom_data
 from strongroom.client import Client, Credentials, NotSignedIn
@@ -111,6 +112,32 @@ def test_load_without_access_says_what_is_missing(live_server, custodian):
     sign_in(live_server, outsider)
     with pytest.raises(strongroom_data.DatasetNotGranted, match="access to be approved"):
         strongroom_data.fetch("closed")
+
+
+def test_choice_and_cost_before_a_run(live_server, home, monkeypatch, settings):
+    factories.use(monkeypatch, home)
+    settings.RUN_SIZES = {
+        "local": {
+            "small": {"vcpus": 2, "memory_gib": 8},
+            "large": {"vcpus": 8, "memory_gib": 64, "pence_per_hour": 240, "price_source": "our own figures"},
+        }
+    }
+    w = factories.World.with_access()
+    program = w.approved_program()
+    ProjectAllowance.objects.create(project=w.project, sizes=["large"], set_by="system:x")
+    sign_in(live_server, w.lead)
+    said = run("sizes", w.project.ref)
+    assert "15 minutes if none is chosen, 15 at most" in said
+    lines = {line.split()[0]: line for line in said.splitlines()}
+    assert lines["large"].endswith("£1.80") and "64 GiB" in lines["large"]
+    assert lines["small"].endswith("not known")
+    assert json.loads(run("sizes", w.project.ref, "--json"))["sizes"][1]["at_most_pence"] == 180
+    # 11 minutes of the program and half an hour around it, at £2.40 an hour.
+    said = run("run", str(program.pk), "--size", "large", "--minutes", "11")
+    assert "size large; cost at most: £1.64" in said
+    assert Run.objects.get(kind="research").time_limit == 660
+    settings.RUN_SIZES = {}
+    assert "no sizes to choose" in run("sizes", w.project.ref)
 
 
 def test_verify_prints_checks_and_exits_by_them(home):

@@ -215,6 +215,19 @@ def test_the_page_offers_sizes_and_what_they_cost(w, sizes, program):
     assert "at most £1.80" in client.get(f"/runs/{run.pk}").content.decode()
 
 
+def test_a_size_that_is_no_longer_offered_is_not_replaced_by_another(w, sizes, program):
+    client = Client()
+    client.force_login(w.lead)
+    for offered in (["large"], []):
+        allow(w.project, sizes=offered)
+        answer = client.post(f"/programs/{program.pk}/run", {"submission": "x", "size": "free"})
+        assert (
+            'href="#id_size"' in answer.content.decode() and not Run.objects.filter(kind="research").exists()
+        )
+        answer = client.post(f"/programs/{program.pk}/run", {"submission": "x", "size": "fr\x00ee"})
+        assert 'href="#id_size"' in answer.content.decode()
+
+
 def test_the_projects_page_shows_its_books(w, sizes, program):
     client = Client()
     client.force_login(w.lead)
@@ -326,9 +339,16 @@ def test_the_page_takes_minutes(w, sizes, program):
     client.force_login(w.lead)
     assert "At most 2 hours" in client.get(f"/programs/{program.pk}").content.decode()
     address = f"/programs/{program.pk}/run"
-    for wrong in ("0", "-5", "1.5", "soon", "121", "9999999", "\u0661"):
-        answer = client.post(address, {"submission": "x", "minutes": wrong})
-        assert answer.status_code == 422 and not Run.objects.filter(kind="research").exists(), wrong
+    whole, less = "Enter a whole number of minutes", "must be 2 hours or less"
+    wrong = {"0": whole, "-5": whole, "1.5": whole, "soon": whole, "\u0661": whole, "\x00": "Null characters"}
+    wrong |= {"121": less, "9999999": less, "1" * 20: less, "1" * 5000: "must be 20 characters or fewer"}
+    for text, sentence in wrong.items():
+        page = client.post(address, {"submission": "x", "minutes": text}).content.decode()
+        # In the summary, which leads to the field, and beside it; with what was typed, to be mended.
+        assert page.count(sentence) == 2 and 'href="#id_minutes"' in page and "Error: " in page, text[:10]
+        assert "\x00" in text or f'value="{text}"' in page
+        assert not Run.objects.filter(kind="research").exists()
+    assert client.get(address).headers["Location"] == f"/programs/{program.pk}"
     client.post(address, {"submission": "x", "minutes": " 90 "})
     run = Run.objects.get(kind="research")
     assert run.time_limit == 5400

@@ -73,6 +73,34 @@ def submit(
     click.echo(f"Ask for the run on the real data with: strongroom run {program['id']}")
 
 
+@click.command()
+@click.argument("project")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def sizes(project: str, as_json: bool) -> None:
+    """What PROJECT may choose for a run on the real data: time limit, size of the machine, and what that costs at most."""
+    client = Client.signed_in()
+    found = client.get(f"/projects/{project_id(client, project)}/machines")
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    usual, longest = found["usual_seconds"] / 60, found["longest_seconds"] / 60
+    click.echo(f"Time limit: {usual:g} minutes if none is chosen, {longest:g} at most.")
+    if not found["sizes"]:
+        click.echo("There are no sizes to choose here.")
+        return
+    head = ["Size", "Processors", "Memory", "GPUs", f"Cost of {usual:g} minutes, at most"]
+    rows = [
+        [s["name"], s["vcpus"], f"{s['memory_gib']} GiB", s["gpus"], pounds(s["at_most_pence"])]
+        for s in found["sizes"]
+    ]
+    table(head, rows)
+
+
+def pounds(pence: int | None) -> str:
+    """An amount for people; what nobody knows is not free."""
+    return "not known" if pence is None else f"£{pence // 100:,}.{pence % 100:02d}"
+
+
 @click.command("run")
 @click.argument("program")
 @click.option("--size", default="", help="Size of the machine; the smallest that fits if not given.")
@@ -88,6 +116,8 @@ def run_(program: str, size: str, minutes: int | None, wait: bool) -> None:
         asked["time_limit"] = minutes * 60
     run = client.post(f"/programs/{program}/runs", asked)
     click.echo(f"Run {run['id']}: {run['standing']['sentence']}")
+    if run["cost"]["size"]:
+        click.echo(f"  size {run['cost']['size']}; cost at most: {pounds(run['cost']['at_most_pence'])}")
     for condition in run["unmet"]:
         click.echo(f"  still missing: {condition['detail']} {condition['remedy']}")
     if wait:
@@ -179,4 +209,4 @@ def _print_end(run: dict[str, Any]) -> None:
         click.echo(f"  {run['exception_type']}{where}")
 
 
-COMMANDS = (pull, submit, run_, watch, cancel, runs, log, get, projects)
+COMMANDS = (pull, submit, sizes, run_, watch, cancel, runs, log, get, projects)
