@@ -56,7 +56,8 @@ class RunForm(forms.Form):
     """The step to the real data: a size, where there is more than one, and a time limit."""
 
     submission = forms.CharField(widget=forms.HiddenInput, required=False, max_length=64)
-    size = forms.ChoiceField(label="Size of the machine", required=False)
+    # Not a list to unfold: on a phone that cuts the cost off.
+    size = forms.ChoiceField(label="Size of the machine", required=False, widget=forms.RadioSelect)
     minutes = forms.CharField(
         label="Time limit in minutes",
         required=False,
@@ -81,6 +82,7 @@ class RunForm(forms.Form):
         size = self.fields["size"]
         assert isinstance(size, forms.ChoiceField)
         size.choices = [(offer.size.name, size_text(offer)) for offer in choice.offers]
+        size.initial = choice.offers[0].size.name if choice.offers else ""
         size.help_text = f"A run is charged to the project for as long as its machine exists. The cost is for {usual} of the program."
 
     @property
