@@ -34,8 +34,3 @@ def machine_seconds(changes: Sequence[tuple[str, datetime]], gone: datetime) -> 
     if asked is not None:
         seconds += max((gone - asked).total_seconds(), 0.0)
     return int(-(-seconds // 1))
-
-
-def in_pounds(pence: int | None) -> str:
-    """£12.34, or words for a cost that is not known."""
-    return "not known" if pence is None else f"£{pence // 100:,}.{pence % 100:02d}"

@@ -8,10 +8,12 @@ from typing import Any
 from django import forms
 
 from apps.datasets.models import Dataset
-from apps.jobs.costs import in_pounds
 from apps.jobs.models import OutputCheck
 from apps.jobs.spending import Choice, Offer
 from portal.jinja import duration
+from strongroom.money import in_pounds
+
+_CHARGED = "A run is charged to the project for as long as its machine exists."
 
 
 class ProgramForm(forms.Form):
@@ -68,27 +70,28 @@ class RunForm(forms.Form):
     def __init__(self, *args: Any, choice: Choice, **kwargs: Any) -> None:
         kwargs.setdefault("initial", {}).setdefault("submission", uuid.uuid4().hex)
         super().__init__(*args, **kwargs)
-        self.longest = choice.longest_seconds
-        usual = duration(choice.usual_seconds)
-        self.only = (
-            f"Its machine is of the size {size_text(choice.offers[0])} for {usual} of the program."
-            if len(choice.offers) == 1
-            else ""
-        )
-        more = f" At most {duration(self.longest)}." if self.longest > choice.usual_seconds else ""
-        self.fields[
-            "minutes"
-        ].help_text = f"The program is stopped after this time, {usual} if you leave it empty.{more}"
-        size = self.fields["size"]
+        self.choice = choice
+        usual, longest = duration(choice.usual_seconds), duration(choice.longest_seconds)
+        more = f" At most {longest}." if choice.longest_seconds > choice.usual_seconds else ""
+        minutes, size = self.fields["minutes"], self.fields["size"]
+        minutes.help_text = f"The program is stopped after this time, {usual} if you leave it empty.{more}"
         assert isinstance(size, forms.ChoiceField)
         size.choices = [(offer.size.name, size_text(offer)) for offer in choice.offers]
         size.initial = choice.offers[0].size.name if choice.offers else ""
-        size.help_text = f"A run is charged to the project for as long as its machine exists. The cost is for {usual} of the program."
+        size.help_text = f"{_CHARGED} The cost is for {usual} of the program."
 
     @property
     def asks_size(self) -> bool:
         """Whether there is a choice, or one was made that is no longer offered."""
-        return len(self.fields["size"].choices) > 1 or "size" in self.errors  # type: ignore[attr-defined]
+        return len(self.choice.offers) > 1 or "size" in self.errors
+
+    @property
+    def only_size(self) -> str:
+        """What there is where there is nothing to choose; empty where machines have no sizes."""
+        if len(self.choice.offers) != 1:
+            return ""
+        usual = duration(self.choice.usual_seconds)
+        return f"Its machine is of the size {size_text(self.choice.offers[0])} for {usual} of the program. {_CHARGED}"
 
     def clean_minutes(self) -> int | None:
         """Seconds; None where nothing was filled in."""
@@ -97,9 +100,9 @@ class RunForm(forms.Form):
             return None
         if not (text.isascii() and text.isdigit() and int(text)):
             raise forms.ValidationError("Enter a whole number of minutes, such as 15")
-        if int(text) * 60 > self.longest:
+        if int(text) * 60 > self.choice.longest_seconds:
             raise forms.ValidationError(
-                f"The time limit must be {duration(self.longest)} or less, or the operator must allow the project more"
+                f"The time limit must be {duration(self.choice.longest_seconds)} or less, or the operator must allow the project more"
             )
         return int(text) * 60
 

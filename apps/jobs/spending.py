@@ -11,12 +11,13 @@ from django.db.models import Sum
 
 from apps.core.clock import now
 from apps.core.lifecycle import history
-from apps.jobs.costs import estimate, in_pounds, machine_seconds
+from apps.jobs.costs import estimate, machine_seconds
 from apps.jobs.models import ProjectAllowance, Run, RunCost
 from apps.jobs.sizes import GIB, Size, default_size, sizes_of
 from apps.jobs.states import RunState
 from apps.projects.models import Project
 from apps.projects.queries import Panel
+from strongroom.money import in_pounds
 
 # Starting a machine and removing it, beyond the program's own time.
 AROUND = timedelta(minutes=30)

@@ -41,7 +41,9 @@ class ApiError(StrongroomError):
         lines = [detail]
         for name, sentences in self.fields.items():
             listed = sentences if isinstance(sentences, list) else [sentences]
-            lines += [f"{name}: {sentence}" for sentence in listed if str(sentence) not in detail]
+            lines += [
+                f"{name}: {sentence}" for sentence in listed if str(sentence) not in f"{detail}\n{remedy}"
+            ]
         lines.append(remedy)
         super().__init__("\n".join(line for line in lines if line))
 

@@ -136,6 +136,8 @@ def test_choice_and_cost_before_a_run(live_server, home, monkeypatch, settings):
     said = run("run", str(program.pk), "--size", "large", "--minutes", "11")
     assert "size large; cost at most: £1.64" in said
     assert Run.objects.get(kind="research").time_limit == 660
+    refused = CliRunner().invoke(command_line.cli, ["run", str(program.pk), "--minutes", "16"])
+    assert refused.exit_code == 1 and str(refused.exception).count("Choose a time up to 900 seconds") == 1
     settings.RUN_SIZES = {}
     assert "no sizes to choose" in run("sizes", w.project.ref)
 

@@ -16,9 +16,10 @@ from apps.attestation.challenges import OVERHEAD, attempt_lifetime
 from apps.core.clock import now
 from apps.core.errors import Invalid
 from apps.jobs import actions, gate, spending
-from apps.jobs.costs import estimate, in_pounds, machine_seconds
+from apps.jobs.costs import estimate, machine_seconds
 from apps.jobs.models import ProjectAllowance, Run, RunCost
 from apps.jobs.sizes import GIB, Size
+from strongroom.money import in_pounds
 from tests.factories import World
 
 AT = dt.datetime(2026, 11, 5, 12, 0, tzinfo=dt.UTC)

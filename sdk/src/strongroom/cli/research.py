@@ -14,6 +14,7 @@ import click
 from strongroom import data
 from strongroom.cli.show import follow, table
 from strongroom.client import Client
+from strongroom.money import in_pounds
 
 
 @click.command()
@@ -90,15 +91,10 @@ def sizes(project: str, as_json: bool) -> None:
         return
     head = ["Size", "Processors", "Memory", "GPUs", f"Cost of {usual:g} minutes, at most"]
     rows = [
-        [s["name"], s["vcpus"], f"{s['memory_gib']} GiB", s["gpus"], pounds(s["at_most_pence"])]
+        [s["name"], s["vcpus"], f"{s['memory_gib']} GiB", s["gpus"], in_pounds(s["at_most_pence"])]
         for s in found["sizes"]
     ]
     table(head, rows)
-
-
-def pounds(pence: int | None) -> str:
-    """An amount for people; what nobody knows is not free."""
-    return "not known" if pence is None else f"£{pence // 100:,}.{pence % 100:02d}"
 
 
 @click.command("run")
@@ -117,7 +113,7 @@ def run_(program: str, size: str, minutes: int | None, wait: bool) -> None:
     run = client.post(f"/programs/{program}/runs", asked)
     click.echo(f"Run {run['id']}: {run['standing']['sentence']}")
     if run["cost"]["size"]:
-        click.echo(f"  size {run['cost']['size']}; cost at most: {pounds(run['cost']['at_most_pence'])}")
+        click.echo(f"  size {run['cost']['size']}; cost at most: {in_pounds(run['cost']['at_most_pence'])}")
     for condition in run["unmet"]:
         click.echo(f"  still missing: {condition['detail']} {condition['remedy']}")
     if wait:
